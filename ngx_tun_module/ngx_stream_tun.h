@@ -1,0 +1,94 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_STREAM_TUN_H_INCLUDED_
+#define _NGX_STREAM_TUN_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_stream.h>
+#include <nginx.h>
+
+#include <ngx_tun.h>
+
+
+#define NGX_STREAM_TUN_CONF  0x10000000
+
+
+/* a `tun` block, and what runs by it in this cycle */
+
+typedef struct {
+    ngx_tun_conf_t               conf;
+    ngx_int_t                    queues;     /* NGX_CONF_UNSET: auto */
+
+    ngx_tun_device_t             device;
+    ngx_tun_device_t            *old;        /* until the cycle is in force */
+    ngx_tun_stat_t              *stat;       /* one for each worker */
+    ngx_tun_t                   *tun;        /* in a worker */
+
+    ngx_cycle_t                 *cycle;
+    u_char                      *file;
+    ngx_uint_t                   line;
+} ngx_stream_tun_t;
+
+
+/* a `tun_listen` */
+
+typedef struct {
+    ngx_tun_listen_t             listen;
+    ngx_str_t                    device;
+    ngx_str_t                    text;       /* the rest of the directive */
+
+    ngx_stream_conf_ctx_t       *ctx;        /* of the server */
+    ngx_listening_t              ls[2];
+    ngx_stream_port_t            ports[2];
+    ngx_stream_in_addr_t         addr;
+#if (NGX_HAVE_INET6)
+    ngx_stream_in6_addr_t        addr6;
+#endif
+
+    u_char                      *file;
+    ngx_uint_t                   line;
+} ngx_stream_tun_listen_t;
+
+
+typedef struct {
+    ngx_array_t                  tuns;       /* of ngx_stream_tun_t * */
+    ngx_array_t                  listens;    /* ngx_stream_tun_listen_t * */
+} ngx_stream_tun_main_conf_t;
+
+
+extern ngx_module_t  ngx_stream_tun_module;
+
+
+/* ngx_stream_tun_listen.c */
+
+char *ngx_stream_tun_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* Gives the listens to their devices; a conflict is logged. */
+ngx_int_t ngx_stream_tun_init_listens(ngx_conf_t *cf,
+    ngx_stream_tun_main_conf_t *tmcf);
+
+/* ngx_stream_tun_session.c */
+
+/* The handler of our listenings: a connection becomes a session. */
+void ngx_stream_tun_init_connection(ngx_connection_t *c);
+
+/* After the phases are set up. */
+ngx_int_t ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
+
+/* Does the session come through a device? */
+#define ngx_stream_tun_session(s)                                             \
+    ((s)->connection->listening->handler == ngx_stream_tun_init_connection)
+
+/* ngx_stream_tun_variables.c */
+
+ngx_int_t ngx_stream_tun_add_variables(ngx_conf_t *cf);
+
+
+#endif /* _NGX_STREAM_TUN_H_INCLUDED_ */

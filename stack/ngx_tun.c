@@ -1,0 +1,531 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include <ngx_tun_stack.h>
+
+
+/* of packets and bytes in a turn, then other events have theirs */
+#define NGX_TUN_READ_PACKETS   64
+#define NGX_TUN_READ_BYTES     (512 * 1024)
+
+#define NGX_TUN_SMALL_CHUNK    4096
+#define NGX_TUN_LARGE_CHUNK    65536
+
+
+static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
+static void ngx_tun_reset_flows(ngx_tun_t *tun);
+static void ngx_tun_free_chunks(ngx_tun_chunks_t *chunks);
+static void ngx_tun_read_handler(ngx_event_t *rev);
+static void ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err);
+static ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf,
+    size_t len, ngx_uint_t trusted);
+static void ngx_tun_flush_handler(ngx_event_t *ev);
+static void ngx_tun_tick_handler(ngx_event_t *ev);
+static void ngx_tun_count(ngx_tun_t *tun);
+static ngx_uint_t ngx_tun_listens_conflict(ngx_tun_listen_t *one,
+    ngx_tun_listen_t *other);
+static int ngx_libc_cdecl ngx_tun_cmp_listens(const void *one,
+    const void *two);
+static ngx_uint_t ngx_tun_match_prefix(u_char *addr, u_char *prefix,
+    ngx_uint_t bits);
+
+
+ngx_tun_t *
+ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev, ngx_uint_t queue,
+    ngx_tun_stat_t *stat, ngx_cycle_t *cycle)
+{
+    ngx_tun_t  *tun;
+
+    tun = ngx_calloc(sizeof(ngx_tun_t), cycle->log);
+    if (tun == NULL) {
+        return NULL;
+    }
+
+    tun->conf = conf;
+    tun->device = dev;
+    tun->stat = stat;
+    tun->cycle = cycle;
+    tun->log = cycle->log;
+
+    tun->sockets[0] = (ngx_socket_t) -1;
+    tun->sockets[1] = (ngx_socket_t) -1;
+
+    ngx_queue_init(&tun->dirty);
+
+    tun->small.size = NGX_TUN_SMALL_CHUNK;
+    tun->small.max = 256;
+    tun->large.size = NGX_TUN_LARGE_CHUNK;
+    tun->large.max = 64;
+
+    if (ngx_tun_flow_table_init(&tun->flows, cycle->log) != NGX_OK) {
+        goto failed;
+    }
+
+    /* a connected stream socket, for nginx may peek at it or shut it down */
+
+    if (socketpair(AF_UNIX, SOCK_STREAM|SOCK_NONBLOCK|SOCK_CLOEXEC, 0,
+                   tun->sockets)
+        == -1)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_socket_errno,
+                      "socketpair() failed");
+        goto failed;
+    }
+
+    tun->lwip = ngx_tun_lwip_create(&ngx_tun_tcp_ops, tun, conf->device.mtu);
+    if (tun->lwip == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
+                      "tun \"%V\": no memory for lwIP", &conf->device.name);
+        goto failed;
+    }
+
+    if (ngx_tun_open_queue(tun, queue) != NGX_OK) {
+        goto failed;
+    }
+
+    return tun;
+
+failed:
+
+    ngx_tun_close(tun);
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue)
+{
+    ngx_event_t       *rev;
+    ngx_connection_t  *c;
+
+    tun->queue.fd = tun->device->fds[queue];
+    tun->queue.vnet_len = tun->device->vnet_len;
+    tun->queue.mtu = tun->conf->device.mtu;
+    tun->queue.offload = tun->device->offload;
+
+    tun->queue.packet = ngx_alloc(tun->queue.mtu, tun->log);
+    if (tun->queue.packet == NULL) {
+        return NGX_ERROR;
+    }
+
+    c = ngx_get_connection(tun->queue.fd, tun->log);
+    if (c == NULL) {
+        return NGX_ERROR;
+    }
+
+    tun->connection = c;
+
+    c->data = tun;
+    c->log = tun->log;
+
+    rev = c->read;
+    rev->log = tun->log;
+    rev->handler = ngx_tun_read_handler;
+
+    c->write->log = tun->log;
+
+    /* a worker that exits tells by c->close, and does not miss it then */
+
+    c->idle = 1;
+    rev->channel = 1;
+
+    tun->flush.data = c;
+    tun->flush.log = tun->log;
+    tun->flush.handler = ngx_tun_flush_handler;
+
+    tun->tick.data = c;
+    tun->tick.log = tun->log;
+    tun->tick.handler = ngx_tun_tick_handler;
+
+    return ngx_add_event(rev, NGX_READ_EVENT, NGX_CLEAR_EVENT);
+}
+
+
+void
+ngx_tun_close(ngx_tun_t *tun)
+{
+    if (tun->connection != NULL) {
+        ngx_tun_reset_flows(tun);
+        ngx_tun_count(tun);
+
+        if (tun->flush.posted) {
+            ngx_delete_posted_event(&tun->flush);
+        }
+
+        if (tun->tick.timer_set) {
+            ngx_del_timer(&tun->tick);
+        }
+
+        /* the descriptor is the device's */
+
+        ngx_del_event(tun->connection->read, NGX_READ_EVENT, 0);
+
+        if (tun->connection->read->posted) {
+            ngx_delete_posted_event(tun->connection->read);
+        }
+
+        ngx_free_connection(tun->connection);
+    }
+
+    if (tun->lwip != NULL) {
+        if (tun->buf != NULL) {
+            ngx_tun_lwip_buf_free(tun->buf);
+        }
+
+        ngx_tun_lwip_destroy(tun->lwip);
+    }
+
+    ngx_tun_free_chunks(&tun->small);
+    ngx_tun_free_chunks(&tun->large);
+
+    if (tun->flows.buckets != NULL) {
+        ngx_tun_flow_table_done(&tun->flows);
+    }
+
+    if (tun->sockets[0] != (ngx_socket_t) -1) {
+        (void) ngx_close_socket(tun->sockets[0]);
+        (void) ngx_close_socket(tun->sockets[1]);
+    }
+
+    if (tun->queue.packet != NULL) {
+        ngx_free(tun->queue.packet);
+    }
+
+    ngx_free(tun);
+}
+
+
+static void
+ngx_tun_reset_flows(ngx_tun_t *tun)
+{
+    ngx_uint_t       i;
+    ngx_tun_flow_t  *flow, *next;
+
+    for (i = 0; i < tun->flows.nbuckets; i++) {
+        for (flow = tun->flows.buckets[i]; flow != NULL; flow = next) {
+            next = flow->next;
+            ngx_tun_tcp_reset((ngx_tun_tcp_t *) flow);
+        }
+    }
+}
+
+
+static void
+ngx_tun_free_chunks(ngx_tun_chunks_t *chunks)
+{
+    void  *p;
+
+    while (chunks->free != NULL) {
+        p = chunks->free;
+        chunks->free = *(ngx_tun_chunk_t **) p;
+        ngx_free(p);
+    }
+}
+
+
+static void
+ngx_tun_read_handler(ngx_event_t *rev)
+{
+    size_t             bytes;
+    ssize_t            n;
+    ngx_uint_t         packets, trusted;
+    ngx_tun_t         *tun;
+    ngx_connection_t  *c;
+
+    c = rev->data;
+    tun = c->data;
+
+    if (c->close) {
+        /* the worker is exiting: the flows that it has go on */
+        c->close = 0;
+        c->idle = 0;
+        return;
+    }
+
+    bytes = 0;
+
+    for (packets = 0; packets < NGX_TUN_READ_PACKETS; packets++) {
+
+        if (tun->buf == NULL) {
+            tun->buf = ngx_tun_lwip_buf_alloc(tun->lwip);
+            if (tun->buf == NULL) {
+                break;
+            }
+        }
+
+        n = ngx_tun_queue_read(&tun->queue, tun->buf->data, 65535, &trusted);
+
+        if (n == NGX_AGAIN) {
+            break;
+        }
+
+        if (n == NGX_ERROR) {
+            ngx_tun_read_failed(tun, ngx_errno);
+            break;
+        }
+
+        bytes += n;
+
+        if (ngx_tun_input(tun, tun->buf, n, trusted) == NGX_DONE) {
+            tun->buf = NULL;
+        }
+
+        if (bytes >= NGX_TUN_READ_BYTES) {
+            break;
+        }
+    }
+
+    if (packets == NGX_TUN_READ_PACKETS || bytes >= NGX_TUN_READ_BYTES
+        || tun->buf == NULL)
+    {
+        ngx_post_event(rev, &ngx_posted_next_events);
+    }
+
+    if (packets != 0) {
+        (void) ngx_atomic_fetch_add(&tun->stat->packets_in, packets);
+        (void) ngx_atomic_fetch_add(&tun->stat->bytes_in, bytes);
+
+        ngx_tun_post_flush(tun);
+    }
+}
+
+
+static void
+ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err)
+{
+    ngx_log_error(NGX_LOG_ERR, tun->log, err, "tun \"%V\": read() failed",
+                  &tun->conf->device.name);
+}
+
+
+static ngx_int_t
+ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
+    ngx_uint_t trusted)
+{
+    u_char            *p;
+    ngx_tun_packet_t   pkt;
+
+    p = buf->data + NGX_TUN_QUEUE_HEAD;
+
+    if (ngx_tun_packet_parse(&pkt, p, p + len) != NGX_TUN_PACKET_OK
+        || ngx_tun_packet_check_addresses(&pkt) != NGX_TUN_PACKET_OK)
+    {
+        (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
+        return NGX_OK;
+    }
+
+    if (pkt.fragment || pkt.protocol != IPPROTO_TCP) {
+        (void) ngx_atomic_fetch_add(&tun->stat->unsupported, 1);
+        return NGX_OK;
+    }
+
+    return ngx_tun_tcp_input(tun, &pkt, buf, trusted);
+}
+
+
+void
+ngx_tun_post_flush(ngx_tun_t *tun)
+{
+    if (tun->flush.posted) {
+        ngx_delete_posted_event(&tun->flush);
+    }
+
+    ngx_post_event(&tun->flush, &ngx_posted_events);
+}
+
+
+static void
+ngx_tun_flush_handler(ngx_event_t *ev)
+{
+    uint32_t           hot, time_wait;
+    ngx_tun_t         *tun;
+    ngx_queue_t       *q;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    tun = c->data;
+
+    while (!ngx_queue_empty(&tun->dirty)) {
+        q = ngx_queue_head(&tun->dirty);
+        ngx_queue_remove(q);
+
+        ngx_tun_tcp_flush(ngx_tun_tcp_from_queue(q));
+    }
+
+    ngx_tun_count(tun);
+
+    hot = ngx_tun_lwip_busy(&time_wait);
+
+    if ((hot != 0 || time_wait != 0) && !tun->tick.timer_set) {
+        ngx_add_timer(&tun->tick, NGX_TUN_LWIP_TICK);
+    }
+
+    /* an exiting worker stays for last bytes, not for TIME-WAIT */
+    tun->tick.cancelable = (hot == 0);
+}
+
+
+static void
+ngx_tun_tick_handler(ngx_event_t *ev)
+{
+    ngx_tun_t         *tun;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    tun = c->data;
+
+    ngx_tun_lwip_tick((uint32_t) ngx_current_msec);
+
+    ngx_tun_post_flush(tun);
+}
+
+
+static void
+ngx_tun_count(ngx_tun_t *tun)
+{
+    ngx_tun_queue_t  *queue;
+
+    queue = &tun->queue;
+
+    if (queue->packets != 0) {
+        (void) ngx_atomic_fetch_add(&tun->stat->packets_out, queue->packets);
+        (void) ngx_atomic_fetch_add(&tun->stat->bytes_out, queue->bytes);
+
+        queue->packets = 0;
+        queue->bytes = 0;
+    }
+
+    if (queue->errors != 0) {
+        (void) ngx_atomic_fetch_add(&tun->stat->write_errors, queue->errors);
+        queue->errors = 0;
+    }
+}
+
+
+ngx_tun_conf_t *
+ngx_tun_connection_conf(ngx_connection_t *c)
+{
+    return ngx_tun_tcp_tun(c)->conf;
+}
+
+
+ngx_listening_t *
+ngx_tun_find_listening(ngx_tun_t *tun, ngx_tun_flow_key_t *key, int type)
+{
+    ngx_uint_t         i;
+    ngx_tun_listen_t  *listen;
+
+    listen = tun->conf->listens.elts;
+
+    for (i = 0; i < tun->conf->listens.nelts; i++) {
+
+        if (listen[i].type != type
+            || key->dst_port < listen[i].first
+            || key->dst_port > listen[i].last)
+        {
+            continue;
+        }
+
+        if (listen[i].addr_len == 0
+            || (listen[i].addr_len == key->addr_len
+                && ngx_tun_match_prefix(key->dst, listen[i].addr,
+                                        listen[i].prefix)))
+        {
+            return listen[i].ls[key->addr_len == 16];
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_uint_t
+ngx_tun_match_prefix(u_char *addr, u_char *prefix, ngx_uint_t bits)
+{
+    u_char  mask;
+
+    if (ngx_memcmp(addr, prefix, bits / 8) != 0) {
+        return 0;
+    }
+
+    mask = (u_char) (0xff00 >> (bits % 8));
+
+    return mask == 0 || ((addr[bits / 8] ^ prefix[bits / 8]) & mask) == 0;
+}
+
+
+ngx_int_t
+ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
+    ngx_tun_listen_t **other)
+{
+    ngx_uint_t         i, k;
+    ngx_tun_listen_t  *listen;
+
+    listen = listens->elts;
+
+    ngx_sort(listen, listens->nelts, sizeof(ngx_tun_listen_t),
+             ngx_tun_cmp_listens);
+
+    for (i = 0; i < listens->nelts; i++) {
+        for (k = i + 1; k < listens->nelts; k++) {
+
+            if (ngx_tun_cmp_listens(&listen[i], &listen[k]) != 0) {
+                break;
+            }
+
+            if (ngx_tun_listens_conflict(&listen[i], &listen[k])) {
+                *one = &listen[i];
+                *other = &listen[k];
+                return NGX_DECLINED;
+            }
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static int ngx_libc_cdecl
+ngx_tun_cmp_listens(const void *one, const void *two)
+{
+    ngx_int_t                diff;
+    const ngx_tun_listen_t  *first, *second;
+
+    first = one;
+    second = two;
+
+    diff = (ngx_int_t) second->prefix - (ngx_int_t) first->prefix;
+
+    if (diff == 0) {
+        diff = (first->last - first->first) - (second->last - second->first);
+    }
+
+    return (diff > 0) - (diff < 0);
+}
+
+
+static ngx_uint_t
+ngx_tun_listens_conflict(ngx_tun_listen_t *one, ngx_tun_listen_t *other)
+{
+    if (one->type != other->type
+        || one->first > other->last
+        || other->first > one->last)
+    {
+        return 0;
+    }
+
+    if (one->addr_len != other->addr_len) {
+        return one->prefix == 0 && other->prefix == 0
+               && (one->addr_len == 0 || other->addr_len == 0);
+    }
+
+    return ngx_tun_match_prefix(one->addr, other->addr, one->prefix);
+}

@@ -1,0 +1,102 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_TUN_H_INCLUDED_
+#define _NGX_TUN_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include <ngx_tun_device.h>
+
+
+/*
+ * A TUN device accepts packets and yields connections.  Which ones, is told
+ * by its listens: as with a socket, a connection gets the ngx_listening_t of
+ * the listen that took it, and ls->handler(c) is called.
+ *
+ * Such a connection has recv, send and send_chain of its own, is never in
+ * epoll (read->active and write->active are set), and its c->fd is only there
+ * for nginx to peek at and to close.  Its addresses are the application's and
+ * the ones that the application asked for.
+ */
+
+
+#define NGX_TUN_STACK_LWIP  0
+
+
+typedef struct ngx_tun_s    ngx_tun_t;
+
+
+typedef struct {
+    u_char                  addr[16];
+    size_t                  addr_len;    /* 4, 16, or 0: any address */
+    ngx_uint_t              prefix;      /* bits */
+    in_port_t               first;       /* host order, 0 to 65535: any port */
+    in_port_t               last;
+    int                     type;        /* SOCK_STREAM */
+
+    ngx_listening_t        *ls[2];       /* for IPv4 and IPv6 connections */
+    void                   *data;        /* the caller's */
+} ngx_tun_listen_t;
+
+
+/* what a device does, all workers together; in shared memory */
+
+typedef struct {
+    ngx_atomic_t            packets_in;
+    ngx_atomic_t            bytes_in;
+    ngx_atomic_t            packets_out;
+    ngx_atomic_t            bytes_out;
+    ngx_atomic_t            write_errors;
+
+    ngx_atomic_t            invalid;       /* not a valid IP packet */
+    ngx_atomic_t            checksum;      /* wrong TCP checksum */
+    ngx_atomic_t            unsupported;   /* fragments, other protocols */
+    ngx_atomic_t            unknown;       /* segments without a flow */
+
+    ngx_atomic_t            flows;         /* accepted */
+    ngx_atomic_t            active;        /* in the table now */
+    ngx_atomic_t            refused;       /* no listen took them */
+    ngx_atomic_t            limited;       /* max_flows, memory, connections */
+} ngx_tun_stat_t;
+
+
+typedef struct {
+    ngx_tun_device_conf_t   device;
+    ngx_uint_t              stack;         /* NGX_TUN_STACK_* */
+    ngx_int_t               max_flows;     /* per worker, 0: no limit */
+
+    ngx_array_t             listens;       /* ngx_tun_listen_t, sorted */
+} ngx_tun_conf_t;
+
+
+/*
+ * Orders the listens of a device, the most specific first: longer prefix, then
+ * fewer ports.  Returns NGX_OK, or NGX_DECLINED when two of them, put into
+ * *one and *other, could take the same flow with equal right.
+ */
+ngx_int_t ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
+    ngx_tun_listen_t **other);
+
+/*
+ * Starts to serve queue number `queue` of an opened device in this process.
+ * Returns NULL after a line in the log.  conf, dev and stat must live until
+ * ngx_tun_close().
+ */
+ngx_tun_t *ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev,
+    ngx_uint_t queue, ngx_tun_stat_t *stat, ngx_cycle_t *cycle);
+
+/* Resets all connections that are left and frees everything. */
+void ngx_tun_close(ngx_tun_t *tun);
+
+/* Of a connection that ngx_tun_open() yielded: its device's configuration. */
+ngx_tun_conf_t *ngx_tun_connection_conf(ngx_connection_t *c);
+
+
+#endif /* _NGX_TUN_H_INCLUDED_ */

@@ -1,0 +1,1144 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include "ngx_tun_lwip.h"
+
+#include "lwip/opt.h"
+#include "lwip/init.h"
+#include "lwip/ip.h"
+#include "lwip/netif.h"
+#include "lwip/pbuf.h"
+#include "lwip/tcp.h"
+#include "lwip/priv/tcp_priv.h"
+#include "lwip/prot/tcp.h"
+
+
+#define NGX_TUN_LWIP_IOVS      64
+#define NGX_TUN_LWIP_BUFS      64           /* kept for reuse */
+#define NGX_TUN_LWIP_COPY      16384        /* shorter segments are copied */
+
+#define NGX_TUN_LWIP_MSS_MIN   48
+#define NGX_TUN_LWIP_MSS_4     536          /* RFC 9293, 3.7.1 */
+#define NGX_TUN_LWIP_MSS_6     1220
+
+#define NGX_TUN_LWIP_RTO       3            /* slow ticks */
+
+
+struct ngx_tun_lwip_s {
+    struct netif                netif;
+    const ngx_tun_lwip_ops_t   *ops;
+    void                       *data;
+    ngx_tun_lwip_buf_t         *bufs;
+    unsigned                    nbufs;
+};
+
+
+/* lwIP's state is one per process, and so is what stands beside it */
+
+typedef struct {
+    struct tcp_pcb_listen      *listener;
+    ngx_tun_lwip_flow_t        *opening;
+    ngx_tun_lwip_flow_t         hot;        /* heads of the lists */
+    ngx_tun_lwip_flow_t         time_wait;
+    uint32_t                    nhot;
+    uint32_t                    ntime_wait;
+    uint32_t                    isn;
+    uint32_t                    last;
+    uint32_t                    asserts;
+    uint8_t                     timer;      /* lwIP's own is static */
+    uint8_t                     ticks;
+    uint8_t                     id;
+} ngx_tun_lwip_ctx_t;
+
+
+static int ngx_tun_lwip_init(void);
+static err_t ngx_tun_lwip_netif_init(struct netif *netif);
+static err_t ngx_tun_lwip_output4(struct netif *netif, struct pbuf *p,
+    const ip4_addr_t *addr);
+static err_t ngx_tun_lwip_output6(struct netif *netif, struct pbuf *p,
+    const ip6_addr_t *addr);
+static err_t ngx_tun_lwip_output(struct netif *netif, struct pbuf *p);
+
+static err_t ngx_tun_lwip_passive_open_handler(u8_t id,
+    struct tcp_pcb_listen *listener, struct tcp_pcb *pcb);
+static void ngx_tun_lwip_destroy_handler(u8_t id, void *data);
+static err_t ngx_tun_lwip_accept_handler(void *arg, struct tcp_pcb *pcb,
+    err_t err);
+static err_t ngx_tun_lwip_recv_handler(void *arg, struct tcp_pcb *pcb,
+    struct pbuf *p, err_t err);
+static void ngx_tun_lwip_error_handler(void *arg, err_t err);
+static void ngx_tun_lwip_buf_handler(struct pbuf *p);
+
+static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_segment_t *seg);
+static void ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg,
+    struct netif *netif);
+static void ngx_tun_lwip_drop_rx(ngx_tun_lwip_flow_t *flow);
+static void ngx_tun_lwip_credit(ngx_tun_lwip_flow_t *flow, uint32_t n);
+static void ngx_tun_lwip_release(ngx_tun_lwip_flow_t *flow);
+static void ngx_tun_lwip_drain(ngx_tun_lwip_flow_t *flow);
+
+static void ngx_tun_lwip_link(ngx_tun_lwip_flow_t *head,
+    ngx_tun_lwip_flow_t *flow);
+static void ngx_tun_lwip_unlink(ngx_tun_lwip_flow_t *flow);
+static int ngx_tun_lwip_needs_tick(struct tcp_pcb *pcb);
+static void ngx_tun_lwip_settle(ngx_tun_lwip_flow_t *flow);
+static void ngx_tun_lwip_detach(void);
+static void ngx_tun_lwip_fast_tick(void);
+static void ngx_tun_lwip_slow_tick(void);
+
+
+static ngx_tun_lwip_ctx_t  ctx;
+
+
+static const struct tcp_ext_arg_callbacks  ngx_tun_lwip_callbacks = {
+    ngx_tun_lwip_destroy_handler,
+    ngx_tun_lwip_passive_open_handler
+};
+
+
+ngx_tun_lwip_t *
+ngx_tun_lwip_create(const ngx_tun_lwip_ops_t *ops, void *data, uint32_t mtu)
+{
+    ngx_tun_lwip_t  *lwip;
+
+    if (ngx_tun_lwip_init() != 0) {
+        return NULL;
+    }
+
+    lwip = calloc(1, sizeof(ngx_tun_lwip_t));
+    if (lwip == NULL) {
+        return NULL;
+    }
+
+    lwip->ops = ops;
+    lwip->data = data;
+    lwip->netif.mtu = (u16_t) mtu;
+
+    if (netif_add(&lwip->netif, NULL, NULL, NULL, lwip,
+                  ngx_tun_lwip_netif_init, NULL)
+        == NULL)
+    {
+        free(lwip);
+        return NULL;
+    }
+
+    /* netif_add() has cleared it */
+    lwip->netif.mtu = (u16_t) mtu;
+
+    return lwip;
+}
+
+
+void
+ngx_tun_lwip_destroy(ngx_tun_lwip_t *lwip)
+{
+    ngx_tun_lwip_buf_t  *buf;
+
+    netif_remove(&lwip->netif);
+
+    while (lwip->bufs != NULL) {
+        buf = lwip->bufs;
+        lwip->bufs = buf->next;
+        free(buf);
+    }
+
+    free(lwip);
+}
+
+
+void *
+ngx_tun_lwip_data(ngx_tun_lwip_t *lwip)
+{
+    return lwip->data;
+}
+
+
+static int
+ngx_tun_lwip_init(void)
+{
+    struct tcp_pcb  *pcb, *listener;
+
+    if (ctx.listener != NULL) {
+        return 0;
+    }
+
+    lwip_init();
+
+    ctx.id = tcp_ext_arg_alloc_id();
+
+    ctx.hot.prev = &ctx.hot;
+    ctx.hot.next = &ctx.hot;
+    ctx.time_wait.prev = &ctx.time_wait;
+    ctx.time_wait.next = &ctx.time_wait;
+
+    pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
+    if (pcb == NULL) {
+        return -1;
+    }
+
+    tcp_ext_arg_set_callbacks(pcb, ctx.id, &ngx_tun_lwip_callbacks);
+    tcp_ext_arg_set(pcb, ctx.id, NULL);
+
+    if (tcp_bind(pcb, IP_ANY_TYPE, 1) != ERR_OK) {
+        tcp_close(pcb);
+        return -1;
+    }
+
+    listener = tcp_listen(pcb);
+    if (listener == NULL) {
+        tcp_close(pcb);
+        return -1;
+    }
+
+    tcp_accept(listener, ngx_tun_lwip_accept_handler);
+
+    ctx.listener = (struct tcp_pcb_listen *) listener;
+
+    return 0;
+}
+
+
+static err_t
+ngx_tun_lwip_netif_init(struct netif *netif)
+{
+    netif->name[0] = 't';
+    netif->name[1] = 'n';
+    netif->output = ngx_tun_lwip_output4;
+    netif->output_ip6 = ngx_tun_lwip_output6;
+
+    return ERR_OK;
+}
+
+
+ngx_tun_lwip_buf_t *
+ngx_tun_lwip_buf_alloc(ngx_tun_lwip_t *lwip)
+{
+    ngx_tun_lwip_buf_t  *buf;
+
+    buf = lwip->bufs;
+
+    if (buf != NULL) {
+        lwip->bufs = buf->next;
+        lwip->nbufs--;
+        return buf;
+    }
+
+    buf = malloc(sizeof(ngx_tun_lwip_buf_t) + NGX_TUN_LWIP_BUF_SIZE);
+    if (buf == NULL) {
+        return NULL;
+    }
+
+    LWIP_ASSERT("pbuf_custom fits", sizeof(struct pbuf_custom)
+                                    <= sizeof(buf->pbuf));
+
+    buf->lwip = lwip;
+
+    return buf;
+}
+
+
+void
+ngx_tun_lwip_buf_free(ngx_tun_lwip_buf_t *buf)
+{
+    ngx_tun_lwip_t  *lwip;
+
+    lwip = buf->lwip;
+
+    if (lwip->nbufs == NGX_TUN_LWIP_BUFS) {
+        free(buf);
+        return;
+    }
+
+    buf->next = lwip->bufs;
+    lwip->bufs = buf;
+    lwip->nbufs++;
+}
+
+
+static void
+ngx_tun_lwip_buf_handler(struct pbuf *p)
+{
+    ngx_tun_lwip_buf_free((ngx_tun_lwip_buf_t *) p);
+}
+
+
+int
+ngx_tun_lwip_open(ngx_tun_lwip_t *lwip, ngx_tun_lwip_flow_t *flow,
+    ngx_tun_lwip_segment_t *seg, uint32_t isn)
+{
+    struct pbuf     *p;
+    struct tcp_hdr  *th;
+
+    p = pbuf_alloc(PBUF_RAW, (u16_t) seg->len, PBUF_RAM);
+    if (p == NULL) {
+        return -1;
+    }
+
+    memcpy(p->payload, seg->tcp, seg->len);
+
+    /* a SYN makes the pcb, its data would not be acknowledged anyway */
+
+    th = p->payload;
+    pbuf_realloc(p, TCPH_HDRLEN_BYTES(th));
+
+    flow->lwip = lwip;
+    flow->tx_base = isn + 1;
+
+    ctx.opening = flow;
+    ctx.isn = isn;
+    ctx.listener->local_port = lwip_ntohs(th->dest);
+    ctx.listener->netif_idx = netif_get_index(&lwip->netif);
+
+    ngx_tun_lwip_addresses(seg, &lwip->netif);
+
+    tcp_input(p, &lwip->netif);
+
+    ngx_tun_lwip_detach();
+
+    ctx.opening = NULL;
+
+    return (flow->pcb != NULL) ? 0 : -1;
+}
+
+
+int
+ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
+{
+    int                  kept;
+    struct pbuf         *p;
+    struct tcp_pcb      *pcb;
+    ngx_tun_lwip_buf_t  *buf;
+
+    p = ngx_tun_lwip_pbuf(seg);
+    if (p == NULL) {
+        return 0;
+    }
+
+    buf = seg->buf;
+    kept = (p == (struct pbuf *) buf);
+
+    pcb = flow->pcb;
+
+    if (flow->time_wait) {
+        tcp_tw_pcbs = pcb;
+
+    } else {
+        tcp_active_pcbs = pcb;
+
+        /* one ACK for a batch: see ngx_tun_lwip_flush() */
+        tcp_clear_flags(pcb, TF_ACK_DELAY);
+    }
+
+    pcb->next = NULL;
+
+    ngx_tun_lwip_addresses(seg, &flow->lwip->netif);
+
+    tcp_input(p, &flow->lwip->netif);
+
+    ngx_tun_lwip_detach();
+
+    if (flow->pcb == NULL) {
+        return kept;
+    }
+
+    ngx_tun_lwip_release(flow);
+
+    if (!flow->time_wait) {
+        pcb = flow->pcb;
+
+        if (pcb->rcv_nxt != flow->ack_sent) {
+            tcp_set_flags(pcb, TF_ACK_DELAY);
+        }
+
+        if (flow->draining) {
+            ngx_tun_lwip_drain(flow);
+        }
+
+        ngx_tun_lwip_settle(flow);
+    }
+
+    return kept;
+}
+
+
+static struct pbuf *
+ngx_tun_lwip_pbuf(ngx_tun_lwip_segment_t *seg)
+{
+    struct pbuf         *p;
+    struct pbuf_custom  *pc;
+
+    if (seg->buf != NULL && seg->len >= NGX_TUN_LWIP_COPY) {
+        pc = (struct pbuf_custom *) seg->buf->pbuf;
+        pc->custom_free_function = ngx_tun_lwip_buf_handler;
+
+        return pbuf_alloced_custom(PBUF_RAW, (u16_t) seg->len, PBUF_REF, pc,
+                                   seg->tcp, (u16_t) seg->len);
+    }
+
+    p = pbuf_alloc(PBUF_RAW, (u16_t) seg->len, PBUF_RAM);
+
+    if (p != NULL) {
+        memcpy(p->payload, seg->tcp, seg->len);
+    }
+
+    return p;
+}
+
+
+static void
+ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg, struct netif *netif)
+{
+    if (seg->addr_len == 4) {
+        IP_SET_TYPE_VAL(ip_data.current_iphdr_src, IPADDR_TYPE_V4);
+        IP_SET_TYPE_VAL(ip_data.current_iphdr_dest, IPADDR_TYPE_V4);
+
+        memcpy(ip_2_ip4(&ip_data.current_iphdr_src), seg->src, 4);
+        memcpy(ip_2_ip4(&ip_data.current_iphdr_dest), seg->dst, 4);
+
+        ip_data.current_ip4_header = (struct ip_hdr *) seg->ip;
+        ip_data.current_ip6_header = NULL;
+
+    } else {
+        IP_SET_TYPE_VAL(ip_data.current_iphdr_src, IPADDR_TYPE_V6);
+        IP_SET_TYPE_VAL(ip_data.current_iphdr_dest, IPADDR_TYPE_V6);
+
+        memcpy(ip_2_ip6(&ip_data.current_iphdr_src)->addr, seg->src, 16);
+        memcpy(ip_2_ip6(&ip_data.current_iphdr_dest)->addr, seg->dst, 16);
+
+        ip_data.current_ip4_header = NULL;
+        ip_data.current_ip6_header = (struct ip6_hdr *) seg->ip;
+    }
+
+    ip_data.current_netif = netif;
+    ip_data.current_input_netif = netif;
+    ip_data.current_ip_header_tot_len = (u16_t) (seg->tcp - seg->ip);
+}
+
+
+int
+ngx_tun_lwip_reusable(ngx_tun_lwip_flow_t *flow, uint32_t seq)
+{
+    struct tcp_pcb  *pcb;
+
+    if (!flow->time_wait) {
+        return 0;
+    }
+
+    pcb = flow->pcb;
+
+    return TCP_SEQ_GT(seq, pcb->rcv_nxt);
+}
+
+
+size_t
+ngx_tun_lwip_recv(ngx_tun_lwip_flow_t *flow, uint8_t *buf, size_t size)
+{
+    size_t        n, total;
+    struct pbuf  *p;
+
+    total = 0;
+
+    while (total < size && flow->rx != NULL) {
+        p = flow->rx;
+
+        n = LWIP_MIN(size - total, (size_t) (p->len - flow->rx_offset));
+
+        memcpy(buf + total, (uint8_t *) p->payload + flow->rx_offset, n);
+
+        total += n;
+        flow->rx_offset += (uint32_t) n;
+
+        if (flow->rx_offset == p->len) {
+            flow->rx = p->next;
+            flow->rx_offset = 0;
+
+            p->next = NULL;
+            p->tot_len = p->len;
+            pbuf_free(p);
+        }
+    }
+
+    flow->readable -= (uint32_t) total;
+
+    ngx_tun_lwip_credit(flow, (uint32_t) total);
+
+    return total;
+}
+
+
+static void
+ngx_tun_lwip_credit(ngx_tun_lwip_flow_t *flow, uint32_t n)
+{
+    uint32_t         max, more;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->time_wait) {
+        return;
+    }
+
+    /* a reader that took a whole window could take a larger one */
+
+    max = TCP_WND_MAX(pcb);
+    flow->rx_grown += n;
+
+    if (flow->rx_grown >= flow->rx_window && flow->rx_window < max) {
+        more = LWIP_MIN(flow->rx_window, max - flow->rx_window);
+        flow->rx_window += more;
+        flow->rx_grown = 0;
+        n += more;
+    }
+
+    while (n != 0) {
+        more = LWIP_MIN(n, 0xffff);
+        tcp_recved(pcb, (u16_t) more);
+        n -= more;
+    }
+}
+
+
+static void
+ngx_tun_lwip_release(ngx_tun_lwip_flow_t *flow)
+{
+    uint32_t         base, seq;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+    base = pcb->lastack;
+
+    /* a segment acknowledged in part is kept, and may be sent again, whole */
+
+    if (pcb->unacked != NULL) {
+        seq = lwip_ntohl(pcb->unacked->tcphdr->seqno);
+        base = TCP_SEQ_LT(seq, base) ? seq : base;
+    }
+
+    if (pcb->unsent != NULL) {
+        seq = lwip_ntohl(pcb->unsent->tcphdr->seqno);
+        base = TCP_SEQ_LT(seq, base) ? seq : base;
+    }
+
+    if (TCP_SEQ_GT(base, flow->tx_base)) {
+        flow->acked += base - flow->tx_base;
+        flow->tx_base = base;
+    }
+}
+
+
+static void
+ngx_tun_lwip_drop_rx(ngx_tun_lwip_flow_t *flow)
+{
+    struct pbuf  *p;
+
+    while (flow->rx != NULL) {
+        p = flow->rx;
+        flow->rx = p->next;
+
+        p->next = NULL;
+        p->tot_len = p->len;
+        pbuf_free(p);
+    }
+
+    flow->rx_offset = 0;
+    flow->readable = 0;
+}
+
+
+size_t
+ngx_tun_lwip_send(ngx_tun_lwip_flow_t *flow, uint8_t *buf, size_t size)
+{
+    size_t           n, total;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->time_wait || flow->fin) {
+        return 0;
+    }
+
+    for (total = 0; total < size; total += n) {
+
+        n = LWIP_MIN(size - total, TCP_MSS);
+        n = LWIP_MIN(n, pcb->snd_buf);
+
+        if (n == 0
+            || tcp_write(pcb, buf + total, (u16_t) n, 0) != ERR_OK)
+        {
+            break;
+        }
+    }
+
+    ngx_tun_lwip_settle(flow);
+
+    return total;
+}
+
+
+size_t
+ngx_tun_lwip_cwnd(ngx_tun_lwip_flow_t *flow)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    return (pcb == NULL) ? 0 : pcb->cwnd;
+}
+
+
+void
+ngx_tun_lwip_flush(ngx_tun_lwip_flow_t *flow)
+{
+    uint32_t         edge;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->time_wait) {
+        return;
+    }
+
+    if (flow->established && !flow->eof) {
+        edge = pcb->rcv_nxt + pcb->rcv_wnd - pcb->rcv_ann_right_edge;
+
+        /* lwIP would wait for a whole TCP_MSS, RFC 9293, 3.8.6.2.2 */
+
+        if (edge >= flow->mss) {
+            pcb->rcv_ann_wnd = pcb->rcv_wnd;
+        }
+
+        if (pcb->rcv_nxt - flow->ack_sent >= (uint32_t) 2 * flow->mss
+            || edge >= flow->rx_window / 4)
+        {
+            tcp_ack_now(pcb);
+        }
+    }
+
+    tcp_output(pcb);
+
+    ngx_tun_lwip_settle(flow);
+}
+
+
+void
+ngx_tun_lwip_shutdown(ngx_tun_lwip_flow_t *flow)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->time_wait || flow->fin) {
+        return;
+    }
+
+    flow->fin = 1;
+
+    /* out of memory the FIN waits for the next tick */
+    (void) tcp_shutdown(pcb, 0, 1);
+
+    ngx_tun_lwip_settle(flow);
+}
+
+
+void
+ngx_tun_lwip_close(ngx_tun_lwip_flow_t *flow)
+{
+    uint32_t         n;
+    struct tcp_pcb  *pcb;
+
+    n = flow->readable;
+
+    ngx_tun_lwip_drop_rx(flow);
+
+    flow->draining = 1;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->time_wait) {
+        return;
+    }
+
+    if (pcb->state == SYN_RCVD) {
+        ngx_tun_lwip_abort(flow);
+        return;
+    }
+
+    ngx_tun_lwip_credit(flow, n);
+    ngx_tun_lwip_shutdown(flow);
+    ngx_tun_lwip_drain(flow);
+}
+
+
+static void
+ngx_tun_lwip_drain(ngx_tun_lwip_flow_t *flow)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    /*
+     * Our FIN has arrived.  From now on lwIP gives the peer 20 seconds for
+     * its own and answers data with RST.
+     */
+
+    if (pcb->state == FIN_WAIT_2) {
+        tcp_set_flags(pcb, TF_RXCLOSED);
+    }
+}
+
+
+void
+ngx_tun_lwip_abort(ngx_tun_lwip_flow_t *flow)
+{
+    ngx_tun_lwip_drop_rx(flow);
+
+    if (flow->pcb != NULL) {
+        tcp_abort(flow->pcb);
+    }
+}
+
+
+void
+ngx_tun_lwip_tick(uint32_t now)
+{
+    uint32_t  n;
+
+    n = (now - ctx.last) / NGX_TUN_LWIP_TICK;
+    if (n == 0) {
+        return;
+    }
+
+    ctx.last += n * NGX_TUN_LWIP_TICK;
+
+    /* no burst of ticks after a pause */
+
+    for (n = LWIP_MIN(n, 2); n != 0; n--) {
+        ngx_tun_lwip_fast_tick();
+
+        if (++ctx.ticks & 1) {
+            ngx_tun_lwip_slow_tick();
+        }
+    }
+}
+
+
+static void
+ngx_tun_lwip_fast_tick(void)
+{
+    struct tcp_pcb       *pcb, *head;
+    ngx_tun_lwip_flow_t  *flow;
+
+    head = NULL;
+
+    for (flow = ctx.hot.next; flow != &ctx.hot; flow = flow->next) {
+        pcb = flow->pcb;
+
+        if (pcb->flags & (TF_ACK_DELAY|TF_CLOSEPEND)) {
+            pcb->next = head;
+            pcb->last_timer = ctx.timer;
+            head = pcb;
+        }
+    }
+
+    tcp_active_pcbs = head;
+    ctx.timer++;
+
+    tcp_fasttmr();
+
+    ngx_tun_lwip_detach();
+}
+
+
+static void
+ngx_tun_lwip_slow_tick(void)
+{
+    struct tcp_pcb       *pcb, *head;
+    ngx_tun_lwip_flow_t  *flow, *next;
+
+    head = NULL;
+
+    for (flow = ctx.hot.next; flow != &ctx.hot; flow = next) {
+        next = flow->next;
+        pcb = flow->pcb;
+
+        if (!ngx_tun_lwip_needs_tick(pcb)) {
+            ngx_tun_lwip_unlink(flow);
+            flow->hot = 0;
+            ctx.nhot--;
+            continue;
+        }
+
+        pcb->next = head;
+        pcb->last_timer = ctx.timer;
+        head = pcb;
+    }
+
+    tcp_active_pcbs = head;
+    ctx.timer++;
+
+    tcp_slowtmr();
+
+    ngx_tun_lwip_detach();
+
+    /* first in, first out: the rest is younger */
+
+    while (ctx.time_wait.next != &ctx.time_wait) {
+        pcb = ctx.time_wait.next->pcb;
+
+        if (tcp_ticks - pcb->tmr <= 2 * TCP_MSL / TCP_SLOW_INTERVAL) {
+            break;
+        }
+
+        tcp_abort(pcb);
+    }
+}
+
+
+uint32_t
+ngx_tun_lwip_busy(uint32_t *time_wait)
+{
+    *time_wait = ctx.ntime_wait;
+
+    return ctx.nhot;
+}
+
+
+uint32_t
+ngx_tun_lwip_asserts(void)
+{
+    return ctx.asserts;
+}
+
+
+void
+ngx_tun_lwip_assert(const char *message, const char *file, int line)
+{
+    ctx.asserts++;
+}
+
+
+u32_t
+ngx_tun_lwip_isn(const ip_addr_t *local_ip, u16_t local_port,
+    const ip_addr_t *remote_ip, u16_t remote_port)
+{
+    return ctx.isn;
+}
+
+
+u32_t
+sys_now(void)
+{
+    return ctx.last;
+}
+
+
+static err_t
+ngx_tun_lwip_output4(struct netif *netif, struct pbuf *p,
+    const ip4_addr_t *addr)
+{
+    return ngx_tun_lwip_output(netif, p);
+}
+
+
+static err_t
+ngx_tun_lwip_output6(struct netif *netif, struct pbuf *p,
+    const ip6_addr_t *addr)
+{
+    return ngx_tun_lwip_output(netif, p);
+}
+
+
+static err_t
+ngx_tun_lwip_output(struct netif *netif, struct pbuf *p)
+{
+    size_t                len;
+    unsigned              n;
+    ngx_tun_lwip_t       *lwip;
+    struct iovec          iov[NGX_TUN_LWIP_IOVS];
+    struct tcp_pcb       *pcb;
+    ngx_tun_lwip_flow_t  *flow;
+
+    if (netif->hints == NULL) {
+        return ERR_RTE;
+    }
+
+    pcb = (struct tcp_pcb *) ((uint8_t *) netif->hints
+                              - offsetof(struct tcp_pcb, netif_hints));
+    flow = tcp_ext_arg_get(pcb, ctx.id);
+
+    if (flow == NULL) {
+        return ERR_RTE;
+    }
+
+    len = p->tot_len;
+
+    for (n = 1; p != NULL; p = p->next) {
+
+        if (p->len == 0) {
+            continue;
+        }
+
+        if (n == NGX_TUN_LWIP_IOVS) {
+            return ERR_BUF;
+        }
+
+        iov[n].iov_base = p->payload;
+        iov[n].iov_len = p->len;
+        n++;
+    }
+
+    lwip = netif->state;
+
+    if (lwip->ops->output(flow, iov, n, len) != 0) {
+        return ERR_BUF;
+    }
+
+    flow->ack_sent = pcb->rcv_nxt;
+
+    return ERR_OK;
+}
+
+
+static err_t
+ngx_tun_lwip_passive_open_handler(u8_t id, struct tcp_pcb_listen *listener,
+    struct tcp_pcb *pcb)
+{
+    ngx_tun_lwip_flow_t  *flow;
+
+    flow = ctx.opening;
+
+    if (flow == NULL) {
+        return ERR_VAL;
+    }
+
+    tcp_ext_arg_set_callbacks(pcb, id, &ngx_tun_lwip_callbacks);
+    tcp_ext_arg_set(pcb, id, flow);
+
+    flow->pcb = pcb;
+
+    return ERR_OK;
+}
+
+
+static void
+ngx_tun_lwip_destroy_handler(u8_t id, void *data)
+{
+    ngx_tun_lwip_flow_t  *flow;
+
+    flow = data;
+
+    if (flow == NULL) {
+        return;
+    }
+
+    if (flow->hot) {
+        ngx_tun_lwip_unlink(flow);
+        flow->hot = 0;
+        ctx.nhot--;
+    }
+
+    if (flow->time_wait) {
+        ngx_tun_lwip_unlink(flow);
+        flow->time_wait = 0;
+        ctx.ntime_wait--;
+    }
+
+    flow->pcb = NULL;
+
+    flow->lwip->ops->closed(flow);
+}
+
+
+static err_t
+ngx_tun_lwip_accept_handler(void *arg, struct tcp_pcb *pcb, err_t err)
+{
+    uint32_t              mss;
+    struct netif         *netif;
+    ngx_tun_lwip_flow_t  *flow;
+
+    if (pcb == NULL) {
+        return ERR_VAL;
+    }
+
+    flow = tcp_ext_arg_get(pcb, ctx.id);
+    netif = &flow->lwip->netif;
+
+    /* a segment to the peer, cut by the device out of those of TCP_MSS */
+
+    mss = netif->mtu - (IP_IS_V6_VAL(pcb->remote_ip) ? 40 : 20) - 20;
+    mss = LWIP_MIN(mss, pcb->mss);
+    flow->mss = (uint16_t) LWIP_MAX(mss, NGX_TUN_LWIP_MSS_MIN);
+
+    pcb->mss = TCP_MSS;
+
+    /* the first samples would decay from 3 seconds */
+
+    pcb->sa = 0;
+    pcb->sv = NGX_TUN_LWIP_RTO;
+    pcb->rto = NGX_TUN_LWIP_RTO;
+
+    flow->rx_window = LWIP_MIN(NGX_TUN_LWIP_WINDOW, TCP_WND_MAX(pcb));
+
+    pcb->rcv_wnd = flow->rx_window;
+    pcb->rcv_ann_wnd = flow->rx_window;
+    pcb->rcv_ann_right_edge = pcb->rcv_nxt + flow->rx_window;
+
+    tcp_nagle_disable(pcb);
+
+    tcp_arg(pcb, flow);
+    tcp_recv(pcb, ngx_tun_lwip_recv_handler);
+    tcp_err(pcb, ngx_tun_lwip_error_handler);
+
+    flow->established = 1;
+
+    return ERR_OK;
+}
+
+
+static err_t
+ngx_tun_lwip_recv_handler(void *arg, struct tcp_pcb *pcb, struct pbuf *p,
+    err_t err)
+{
+    struct pbuf          *last;
+    ngx_tun_lwip_flow_t  *flow;
+
+    flow = arg;
+
+    if (p == NULL) {
+        flow->eof = 1;
+        return ERR_OK;
+    }
+
+    if (flow->draining) {
+        tcp_recved(pcb, p->tot_len);
+        pbuf_free(p);
+        return ERR_OK;
+    }
+
+    flow->readable += p->tot_len;
+
+    if (flow->rx == NULL) {
+        flow->rx = p;
+
+    } else {
+        last = flow->rx_last;
+        last->next = p;
+    }
+
+    while (p->next != NULL) {
+        p = p->next;
+    }
+
+    flow->rx_last = p;
+
+    return ERR_OK;
+}
+
+
+static void
+ngx_tun_lwip_error_handler(void *arg, err_t err)
+{
+    ngx_tun_lwip_flow_t  *flow;
+
+    flow = arg;
+    flow->reset = 1;
+}
+
+
+static void
+ngx_tun_lwip_link(ngx_tun_lwip_flow_t *head, ngx_tun_lwip_flow_t *flow)
+{
+    flow->prev = head->prev;
+    flow->next = head;
+    head->prev->next = flow;
+    head->prev = flow;
+}
+
+
+static void
+ngx_tun_lwip_unlink(ngx_tun_lwip_flow_t *flow)
+{
+    flow->prev->next = flow->next;
+    flow->next->prev = flow->prev;
+}
+
+
+static int
+ngx_tun_lwip_needs_tick(struct tcp_pcb *pcb)
+{
+    if (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT) {
+        return 1;
+    }
+
+    return pcb->unsent != NULL
+           || pcb->unacked != NULL
+           || pcb->ooseq != NULL
+           || pcb->persist_backoff != 0
+           || (pcb->flags & (TF_ACK_DELAY|TF_ACK_NOW|TF_CLOSEPEND)) != 0;
+}
+
+
+static void
+ngx_tun_lwip_settle(ngx_tun_lwip_flow_t *flow)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->hot || flow->time_wait) {
+        return;
+    }
+
+    if (ngx_tun_lwip_needs_tick(pcb)) {
+        pcb->last_timer = ctx.timer;
+        ngx_tun_lwip_link(&ctx.hot, flow);
+        flow->hot = 1;
+        ctx.nhot++;
+    }
+}
+
+
+static void
+ngx_tun_lwip_detach(void)
+{
+    struct tcp_pcb       *pcb;
+    ngx_tun_lwip_flow_t  *flow;
+
+    while (tcp_active_pcbs != NULL) {
+        pcb = tcp_active_pcbs;
+        tcp_active_pcbs = pcb->next;
+        pcb->next = NULL;
+
+        ngx_tun_lwip_settle(tcp_ext_arg_get(pcb, ctx.id));
+    }
+
+    while (tcp_tw_pcbs != NULL) {
+        pcb = tcp_tw_pcbs;
+        tcp_tw_pcbs = pcb->next;
+        pcb->next = NULL;
+
+        flow = tcp_ext_arg_get(pcb, ctx.id);
+
+        if (flow->hot) {
+            ngx_tun_lwip_unlink(flow);
+            flow->hot = 0;
+            ctx.nhot--;
+        }
+
+        if (!flow->time_wait) {
+            flow->time_wait = 1;
+            ctx.ntime_wait++;
+
+            /* lwIP may have started 2MSL with an older time */
+            pcb->tmr = tcp_ticks;
+            ngx_tun_lwip_link(&ctx.time_wait, flow);
+
+        } else if (pcb->tmr == tcp_ticks) {
+            ngx_tun_lwip_unlink(flow);
+            ngx_tun_lwip_link(&ctx.time_wait, flow);
+        }
+    }
+}

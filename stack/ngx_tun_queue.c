@@ -1,0 +1,166 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include <ngx_tun_packet.h>
+#include <ngx_tun_queue.h>
+
+#include <linux/virtio_net.h>
+
+
+#define NGX_TUN_QUEUE_CSUM_OFFSET  16    /* of the field in a TCP header */
+
+
+static ngx_int_t ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue,
+    struct iovec *iov, ngx_uint_t n, size_t header_len, size_t mss);
+static ngx_int_t ngx_tun_queue_writev(ngx_tun_queue_t *queue,
+    struct virtio_net_hdr *vnet, struct iovec *iov, ngx_uint_t n, size_t len);
+
+
+ssize_t
+ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
+    ngx_uint_t *trusted)
+{
+    u_char                 *p;
+    ssize_t                 n;
+    struct virtio_net_hdr   vnet;
+
+    p = buf + NGX_TUN_QUEUE_HEAD - queue->vnet_len;
+
+    do {
+        n = read(queue->fd, p, queue->vnet_len + size);
+    } while (n == -1 && ngx_errno == NGX_EINTR);
+
+    if (n == -1) {
+        return (ngx_errno == NGX_EAGAIN) ? NGX_AGAIN : NGX_ERROR;
+    }
+
+    *trusted = 0;
+
+    if (queue->vnet_len == 0) {
+        return n;
+    }
+
+    if ((size_t) n <= queue->vnet_len) {
+        return 0;
+    }
+
+    ngx_memcpy(&vnet, p, sizeof(struct virtio_net_hdr));
+
+    if (vnet.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM|VIRTIO_NET_HDR_F_DATA_VALID))
+    {
+        *trusted = 1;
+    }
+
+    return n - queue->vnet_len;
+}
+
+
+ngx_int_t
+ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
+    ngx_uint_t n, size_t len, size_t mss)
+{
+    u_char                 *p;
+    size_t                  ip_len, header_len;
+    struct virtio_net_hdr   vnet;
+
+    p = iov[1].iov_base;
+
+    ip_len = ((p[0] >> 4) == 4) ? 20 : 40;
+    header_len = ip_len + (p[ip_len + 12] >> 4) * 4;
+
+    if (!queue->offload) {
+        return ngx_tun_queue_cut_tcp(queue, iov, n, header_len, mss);
+    }
+
+    ngx_memzero(&vnet, sizeof(struct virtio_net_hdr));
+
+    vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    vnet.csum_start = (uint16_t) ip_len;
+    vnet.csum_offset = NGX_TUN_QUEUE_CSUM_OFFSET;
+
+    if (len - header_len > mss) {
+        vnet.gso_type = (ip_len == 20) ? VIRTIO_NET_HDR_GSO_TCPV4
+                                       : VIRTIO_NET_HDR_GSO_TCPV6;
+        vnet.gso_size = (uint16_t) mss;
+        vnet.hdr_len = (uint16_t) header_len;
+    }
+
+    return ngx_tun_queue_writev(queue, &vnet, iov, n, len);
+}
+
+
+static ngx_int_t
+ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
+    size_t header_len, size_t mss)
+{
+    size_t                    len;
+    ngx_tun_packet_segment_t  seg;
+
+    ngx_memzero(&seg, sizeof(ngx_tun_packet_segment_t));
+
+    seg.header = iov[1].iov_base;
+    seg.header_len = header_len;
+    seg.mss = mss;
+    seg.iov = &iov[1];
+    seg.niov = n - 1;
+
+    iov[1].iov_base = (u_char *) iov[1].iov_base + header_len;
+    iov[1].iov_len -= header_len;
+
+    for ( ;; ) {
+        len = ngx_tun_packet_segment(&seg, queue->packet);
+        if (len == 0) {
+            return NGX_OK;
+        }
+
+        if (ngx_tun_queue_write(queue, queue->packet, len) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+}
+
+
+ngx_int_t
+ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len)
+{
+    struct iovec            iov[2];
+    struct virtio_net_hdr   vnet;
+
+    ngx_memzero(&vnet, sizeof(struct virtio_net_hdr));
+
+    iov[1].iov_base = p;
+    iov[1].iov_len = len;
+
+    return ngx_tun_queue_writev(queue, &vnet, iov, 2, len);
+}
+
+
+static ngx_int_t
+ngx_tun_queue_writev(ngx_tun_queue_t *queue, struct virtio_net_hdr *vnet,
+    struct iovec *iov, ngx_uint_t n, size_t len)
+{
+    ssize_t  rc;
+
+    iov[0].iov_base = (void *) vnet;
+    iov[0].iov_len = queue->vnet_len;
+
+    do {
+        rc = writev(queue->fd, iov, (int) n);
+    } while (rc == -1 && ngx_errno == NGX_EINTR);
+
+    if (rc == -1) {
+        queue->errors++;
+        return NGX_ERROR;
+    }
+
+    queue->packets++;
+    queue->bytes += len;
+
+    return NGX_OK;
+}

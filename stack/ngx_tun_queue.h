@@ -1,0 +1,60 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_TUN_QUEUE_H_INCLUDED_
+#define _NGX_TUN_QUEUE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+/*
+ * One queue of a device, in the process that serves it: a packet per read or
+ * write, each with a virtio_net_hdr in front where the device has it.
+ */
+
+
+typedef struct {
+    ngx_socket_t            fd;
+    size_t                  vnet_len;    /* 0 or that of virtio_net_hdr */
+    size_t                  mtu;
+    unsigned                offload:1;   /* the kernel cuts and sums */
+
+    u_char                 *packet;      /* mtu bytes to cut a segment into */
+
+    ngx_uint_t              packets;     /* written since the last look */
+    ngx_uint_t              bytes;
+    ngx_uint_t              errors;
+} ngx_tun_queue_t;
+
+
+#define NGX_TUN_QUEUE_HEAD  16           /* bytes before a packet read */
+
+
+/*
+ * Reads a packet to buf[NGX_TUN_QUEUE_HEAD], of at most size bytes.  Returns
+ * its length, 0 for one that cannot be used, NGX_AGAIN when there is none, or
+ * NGX_ERROR with errno set.  *trusted is set when the kernel vouches for the
+ * TCP checksum: the packet was made by this host or checked by a NIC.
+ */
+ssize_t ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
+    ngx_uint_t *trusted);
+
+/*
+ * Writes a TCP packet: iov[1] to iov[n - 1], len bytes, the IP and TCP headers
+ * together at the head of iov[1] as ngx_tun_packet_finish_tcp() leaves them;
+ * iov[0] is used here.  What has more than mss bytes of payload is cut to that
+ * size.  NGX_OK, or NGX_ERROR with errno set: nothing, or not all, was sent.
+ */
+ngx_int_t ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
+    ngx_uint_t n, size_t len, size_t mss);
+
+/* Writes a packet with complete checksums. */
+ngx_int_t ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len);
+
+
+#endif /* _NGX_TUN_QUEUE_H_INCLUDED_ */

@@ -1,0 +1,111 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_TUN_STACK_H_INCLUDED_
+#define _NGX_TUN_STACK_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include <ngx_tun.h>
+#include <ngx_tun_packet.h>
+#include <ngx_tun_queue.h>
+#include <ngx_tun_flow.h>
+#include <ngx_tun_lwip.h>
+
+
+/*
+ * The way of a packet:
+ *
+ *   ngx_tun_queue_read()       from the kernel
+ *   ngx_tun_packet_parse()     IP headers
+ *   ngx_tun_input()            by protocol
+ *   ngx_tun_tcp_input()        TCP header, checksum, its flow or a new one
+ *   ngx_tun_lwip_input()       lwIP: sequence, windows, queues
+ *   c->read->handler           the session reads by ngx_tun_tcp_recv()
+ *
+ * and back:
+ *
+ *   ngx_tun_tcp_send_chain()   copies into chunks of the flow
+ *   ngx_tun_lwip_send()        lwIP: segments of up to 64 KB
+ *   ngx_tun_flush_handler()    after all events of a turn: output, ACKs
+ *   ngx_tun_tcp_output()       checksums
+ *   ngx_tun_queue_write_tcp()  to the kernel, which cuts them to the MSS
+ *
+ * lwIP never calls into a session: what it did is seen after the call.
+ */
+
+
+typedef struct ngx_tun_chunk_s  ngx_tun_chunk_t;
+typedef struct ngx_tun_tcp_s    ngx_tun_tcp_t;
+
+
+/* free chunks of one size */
+
+typedef struct {
+    ngx_tun_chunk_t            *free;
+    ngx_uint_t                  nfree;
+    ngx_uint_t                  max;
+    size_t                      size;
+} ngx_tun_chunks_t;
+
+
+struct ngx_tun_s {
+    ngx_tun_conf_t             *conf;
+    ngx_tun_device_t           *device;
+    ngx_tun_stat_t             *stat;
+    ngx_cycle_t                *cycle;
+    ngx_log_t                  *log;
+
+    ngx_tun_queue_t             queue;
+    ngx_connection_t           *connection;  /* of the queue */
+    ngx_socket_t                sockets[2];  /* what c->fd is a dup of */
+
+    ngx_tun_lwip_t             *lwip;
+    ngx_tun_lwip_buf_t         *buf;         /* the next packet goes there */
+
+    ngx_tun_flow_table_t        flows;
+    ngx_queue_t                 dirty;       /* ngx_tun_tcp_t to be flushed */
+
+    ngx_tun_chunks_t            small;
+    ngx_tun_chunks_t            large;
+
+    ngx_event_t                 flush;
+    ngx_event_t                 tick;
+};
+
+
+/* Posts the flush so that it runs after all that is posted now. */
+void ngx_tun_post_flush(ngx_tun_t *tun);
+
+/* The listen that takes a flow, or NULL. */
+ngx_listening_t *ngx_tun_find_listening(ngx_tun_t *tun,
+    ngx_tun_flow_key_t *key, int type);
+
+extern const ngx_tun_lwip_ops_t  ngx_tun_tcp_ops;
+
+/*
+ * A TCP packet.  When it is in buf, returns NGX_DONE if buf is used further,
+ * else NGX_OK.
+ */
+ngx_int_t ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_lwip_buf_t *buf, ngx_uint_t trusted);
+
+/* Sends what is due of a flow; the flow may be freed. */
+void ngx_tun_tcp_flush(ngx_tun_tcp_t *tcp);
+
+/* Resets a flow and forgets it. */
+void ngx_tun_tcp_reset(ngx_tun_tcp_t *tcp);
+
+ngx_tun_tcp_t *ngx_tun_tcp_from_queue(ngx_queue_t *q);
+
+/* Is this one of our connections?  Then its device. */
+ngx_tun_t *ngx_tun_tcp_tun(ngx_connection_t *c);
+
+
+#endif /* _NGX_TUN_STACK_H_INCLUDED_ */
