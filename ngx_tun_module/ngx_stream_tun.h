@@ -60,7 +60,19 @@ typedef struct {
 typedef struct {
     ngx_array_t                  tuns;       /* of ngx_stream_tun_t * */
     ngx_array_t                  listens;    /* ngx_stream_tun_listen_t * */
+    ngx_stream_filter_pt         next_filter;
 } ngx_stream_tun_main_conf_t;
+
+
+#define NGX_STREAM_TUN_CONNECTED  0
+#define NGX_STREAM_TUN_EARLY      1
+
+
+typedef struct {
+    ngx_uint_t                     accept;   /* NGX_STREAM_TUN_* */
+    ngx_uint_t                     listen;   /* has a `tun_listen` */
+    ngx_stream_content_handler_pt  content_handler;
+} ngx_stream_tun_srv_conf_t;
 
 
 extern ngx_module_t  ngx_stream_tun_module;
@@ -79,8 +91,12 @@ ngx_int_t ngx_stream_tun_init_listens(ngx_conf_t *cf,
 /* The handler of our listenings: a connection becomes a session. */
 void ngx_stream_tun_init_connection(ngx_connection_t *c);
 
+/* At postconfiguration: content handlers and the filter. */
+void ngx_stream_tun_init_sessions(ngx_conf_t *cf,
+    ngx_stream_tun_main_conf_t *tmcf);
+
 /* After the phases are set up. */
-ngx_int_t ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
+void ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
 
 /* Does the session come through a device? */
 #define ngx_stream_tun_session(s)                                             \

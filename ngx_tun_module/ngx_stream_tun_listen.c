@@ -32,6 +32,7 @@ ngx_stream_tun_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_str_t                   *value;
     ngx_uint_t                   i;
     ngx_stream_tun_listen_t     *stl, **stlp;
+    ngx_stream_tun_srv_conf_t   *tscf;
     ngx_stream_core_srv_conf_t  *cscf;
 
     stl = ngx_pcalloc(cf->pool, sizeof(ngx_stream_tun_listen_t));
@@ -72,6 +73,9 @@ ngx_stream_tun_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     cscf = ngx_stream_conf_get_module_srv_conf(cf, ngx_stream_core_module);
     cscf->listen = 1;
+
+    tscf = ngx_stream_conf_get_module_srv_conf(cf, ngx_stream_tun_module);
+    tscf->listen = 1;
 
     return NGX_CONF_OK;
 }
@@ -314,9 +318,14 @@ ngx_stream_tun_init_listens(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
 static void
 ngx_stream_tun_init_listening(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl)
 {
-    ngx_uint_t                 i;
-    ngx_listening_t           *ls;
-    ngx_stream_addr_conf_t     conf;
+    ngx_uint_t                  i;
+    ngx_listening_t            *ls;
+    ngx_stream_addr_conf_t      conf;
+    ngx_stream_tun_srv_conf_t  *tscf;
+
+    tscf = stl->ctx->srv_conf[ngx_stream_tun_module.ctx_index];
+
+    stl->listen.early = (tscf->accept == NGX_STREAM_TUN_EARLY);
 
     ngx_memzero(&conf, sizeof(ngx_stream_addr_conf_t));
 

@@ -13,6 +13,9 @@
 
 
 static void *ngx_stream_tun_create_main_conf(ngx_conf_t *cf);
+static void *ngx_stream_tun_create_srv_conf(ngx_conf_t *cf);
+static char *ngx_stream_tun_merge_srv_conf(ngx_conf_t *cf, void *parent,
+    void *child);
 static ngx_int_t ngx_stream_tun_postconfiguration(ngx_conf_t *cf);
 
 static char *ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -52,6 +55,13 @@ static ngx_conf_enum_t  ngx_stream_tun_stacks[] = {
 };
 
 
+static ngx_conf_enum_t  ngx_stream_tun_accepts[] = {
+    { ngx_string("connected"), NGX_STREAM_TUN_CONNECTED },
+    { ngx_string("early"), NGX_STREAM_TUN_EARLY },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_conf_num_bounds_t  ngx_stream_tun_mtu_bounds = {
     ngx_conf_check_num_bounds, 576, 65535
 };
@@ -72,6 +82,13 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       NGX_STREAM_MAIN_CONF_OFFSET,
       0,
       NULL },
+
+    { ngx_string("tun_accept"),
+      NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      offsetof(ngx_stream_tun_srv_conf_t, accept),
+      &ngx_stream_tun_accepts },
 
     { ngx_string("address"),
       NGX_STREAM_TUN_CONF|NGX_CONF_1MORE,
@@ -133,8 +150,8 @@ static ngx_stream_module_t  ngx_stream_tun_module_ctx = {
     ngx_stream_tun_create_main_conf,       /* create main configuration */
     NULL,                                  /* init main configuration */
 
-    NULL,                                  /* create server configuration */
-    NULL                                   /* merge server configuration */
+    ngx_stream_tun_create_srv_conf,        /* create server configuration */
+    ngx_stream_tun_merge_srv_conf          /* merge server configuration */
 };
 
 
@@ -181,12 +198,54 @@ ngx_stream_tun_create_main_conf(ngx_conf_t *cf)
 }
 
 
+static void *
+ngx_stream_tun_create_srv_conf(ngx_conf_t *cf)
+{
+    ngx_stream_tun_srv_conf_t  *tscf;
+
+    tscf = ngx_pcalloc(cf->pool, sizeof(ngx_stream_tun_srv_conf_t));
+    if (tscf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     tscf->listen = 0;
+     *     tscf->content_handler = NULL;
+     */
+
+    tscf->accept = NGX_CONF_UNSET_UINT;
+
+    return tscf;
+}
+
+
+static char *
+ngx_stream_tun_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_stream_tun_srv_conf_t *prev = parent;
+    ngx_stream_tun_srv_conf_t *conf = child;
+
+    ngx_conf_merge_uint_value(conf->accept, prev->accept,
+                              NGX_STREAM_TUN_CONNECTED);
+
+    return NGX_CONF_OK;
+}
+
+
 static ngx_int_t
 ngx_stream_tun_postconfiguration(ngx_conf_t *cf)
 {
     ngx_stream_tun_main_conf_t  *tmcf;
 
     tmcf = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_tun_module);
+
+    if (tmcf->listens.nelts == 0) {
+        return NGX_OK;
+    }
+
+    ngx_stream_tun_init_sessions(cf, tmcf);
 
     return ngx_stream_tun_init_listens(cf, tmcf);
 }
@@ -766,7 +825,9 @@ ngx_stream_tun_init_module(ngx_cycle_t *cycle)
         stp[i]->old = NULL;
     }
 
-    return ngx_stream_tun_init_phases(cycle);
+    ngx_stream_tun_init_phases(cycle);
+
+    return NGX_OK;
 }
 
 

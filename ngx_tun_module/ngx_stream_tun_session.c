@@ -7,12 +7,19 @@
 #include <ngx_stream_tun.h>
 
 
-#if (nginx_version >= 1025005)
-
+static void ngx_stream_tun_content_handler(ngx_stream_session_t *s);
+static ngx_int_t ngx_stream_tun_filter(ngx_stream_session_t *s,
+    ngx_chain_t *in, ngx_uint_t from_upstream);
 static ngx_int_t ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
     ngx_stream_phase_handler_t *ph);
+static ngx_uint_t ngx_stream_tun_alive(ngx_connection_t *c,
+    ngx_atomic_uint_t number);
 
-#endif
+
+#define ngx_stream_tun_next_filter(s, in, from_upstream)                      \
+    ((ngx_stream_tun_main_conf_t *)                                           \
+         ngx_stream_get_module_main_conf(s, ngx_stream_tun_module))           \
+             ->next_filter(s, in, from_upstream)
 
 
 void
@@ -22,11 +29,34 @@ ngx_stream_tun_init_connection(ngx_connection_t *c)
 }
 
 
-ngx_int_t
+void
+ngx_stream_tun_init_sessions(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
+{
+    ngx_uint_t                     i;
+    ngx_stream_tun_srv_conf_t     *tscf;
+    ngx_stream_core_srv_conf_t   **cscfp;
+    ngx_stream_core_main_conf_t   *cmcf;
+
+    cmcf = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_core_module);
+    cscfp = cmcf->servers.elts;
+
+    for (i = 0; i < cmcf->servers.nelts; i++) {
+        tscf = cscfp[i]->ctx->srv_conf[ngx_stream_tun_module.ctx_index];
+
+        if (tscf->listen && cscfp[i]->handler != NULL) {
+            tscf->content_handler = cscfp[i]->handler;
+            cscfp[i]->handler = ngx_stream_tun_content_handler;
+        }
+    }
+
+    tmcf->next_filter = ngx_stream_top_filter;
+    ngx_stream_top_filter = ngx_stream_tun_filter;
+}
+
+
+void
 ngx_stream_tun_init_phases(ngx_cycle_t *cycle)
 {
-#if (nginx_version >= 1025005)
-
     ngx_stream_phase_handler_t   *ph;
     ngx_stream_core_main_conf_t  *cmcf;
 
@@ -38,27 +68,101 @@ ngx_stream_tun_init_phases(ngx_cycle_t *cycle)
             ph->checker = ngx_stream_tun_preread_phase;
         }
     }
-
-#endif
-
-    return NGX_OK;
 }
 
 
-#if (nginx_version >= 1025005)
+/*
+ * A SYN is answered when the upstream is connected.  The proxy passes the
+ * client's bytes to the filters then, if only an empty buffer.
+ */
 
-/* the preread phase peeks at c->fd, where ours has no data, when it may */
+static void
+ngx_stream_tun_content_handler(ngx_stream_session_t *s)
+{
+    ngx_connection_t           *c;
+    ngx_atomic_uint_t           number;
+    ngx_stream_tun_srv_conf_t  *tscf;
+
+    tscf = ngx_stream_get_module_srv_conf(s, ngx_stream_tun_module);
+
+    c = s->connection;
+    number = c->number;
+
+    if (!ngx_stream_tun_session(s) || tscf->accept == NGX_STREAM_TUN_EARLY) {
+        tscf->content_handler(s);
+        return;
+    }
+
+    if (c->buffer == NULL) {
+        c->buffer = ngx_create_temp_buf(c->pool, 1);
+
+        if (c->buffer == NULL) {
+            ngx_stream_finalize_session(s, NGX_STREAM_INTERNAL_SERVER_ERROR);
+            return;
+        }
+    }
+
+    tscf->content_handler(s);
+
+    /* a handler that waits without an upstream waits for the client */
+
+    if (ngx_stream_tun_alive(c, number) && s->upstream == NULL) {
+        ngx_tun_answer(c);
+    }
+}
+
+
+static ngx_int_t
+ngx_stream_tun_filter(ngx_stream_session_t *s, ngx_chain_t *in,
+    ngx_uint_t from_upstream)
+{
+    ngx_chain_t            *cl;
+    ngx_stream_upstream_t  *u;
+
+    u = s->upstream;
+
+    if (u == NULL || !u->connected || !ngx_stream_tun_session(s)) {
+        return ngx_stream_tun_next_filter(s, in, from_upstream);
+    }
+
+    ngx_tun_answer(s->connection);
+
+    if (from_upstream && u->peer.connection->read->error) {
+
+        /* the upstream ended by a reset, and so does the client */
+
+        for (cl = in; cl != NULL; cl = cl->next) {
+            if (cl->buf->last_buf) {
+                ngx_tun_reset_after(s->connection);
+            }
+        }
+    }
+
+    return ngx_stream_tun_next_filter(s, in, from_upstream);
+}
+
+
+/*
+ * A session that must read before it knows its upstream is answered first.
+ * Since nginx 1.25.5 the phase peeks at c->fd when it may, where ours has no
+ * data.
+ */
 
 static ngx_int_t
 ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
     ngx_stream_phase_handler_t *ph)
 {
-    ngx_int_t   rc;
-    ngx_uint_t  rdhup;
+    ngx_int_t           rc;
+    ngx_uint_t          rdhup;
+    ngx_connection_t   *c;
+    ngx_atomic_uint_t   number;
 
     if (!ngx_stream_tun_session(s)) {
         return ngx_stream_core_preread_phase(s, ph);
     }
+
+    c = s->connection;
+    number = c->number;
 
     rdhup = ngx_use_epoll_rdhup;
     ngx_use_epoll_rdhup = 0;
@@ -67,7 +171,16 @@ ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
 
     ngx_use_epoll_rdhup = rdhup;
 
+    if (rc == NGX_OK && ngx_stream_tun_alive(c, number)) {
+        ngx_tun_answer(c);
+    }
+
     return rc;
 }
 
-#endif
+
+static ngx_uint_t
+ngx_stream_tun_alive(ngx_connection_t *c, ngx_atomic_uint_t number)
+{
+    return c->fd != (ngx_socket_t) -1 && c->number == number;
+}

@@ -15,13 +15,8 @@
 #define NGX_TUN_READ_PACKETS   64
 #define NGX_TUN_READ_BYTES     (512 * 1024)
 
-#define NGX_TUN_SMALL_CHUNK    4096
-#define NGX_TUN_LARGE_CHUNK    65536
-
-
 static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
 static void ngx_tun_reset_flows(ngx_tun_t *tun);
-static void ngx_tun_free_chunks(ngx_tun_chunks_t *chunks);
 static void ngx_tun_read_handler(ngx_event_t *rev);
 static void ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err);
 static ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf,
@@ -31,7 +26,7 @@ static void ngx_tun_tick_handler(ngx_event_t *ev);
 static void ngx_tun_count(ngx_tun_t *tun);
 static ngx_uint_t ngx_tun_listens_conflict(ngx_tun_listen_t *one,
     ngx_tun_listen_t *other);
-static int ngx_libc_cdecl ngx_tun_cmp_listens(const void *one,
+static ngx_int_t ngx_libc_cdecl ngx_tun_cmp_listens(const void *one,
     const void *two);
 static ngx_uint_t ngx_tun_match_prefix(u_char *addr, u_char *prefix,
     ngx_uint_t bits);
@@ -59,10 +54,7 @@ ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev, ngx_uint_t queue,
 
     ngx_queue_init(&tun->dirty);
 
-    tun->small.size = NGX_TUN_SMALL_CHUNK;
-    tun->small.max = 256;
-    tun->large.size = NGX_TUN_LARGE_CHUNK;
-    tun->large.max = 64;
+    tun->tx_pool.log = cycle->log;
 
     if (ngx_tun_flow_table_init(&tun->flows, cycle->log) != NGX_OK) {
         goto failed;
@@ -173,6 +165,7 @@ ngx_tun_close(ngx_tun_t *tun)
         }
 
         ngx_free_connection(tun->connection);
+        tun->connection->fd = (ngx_socket_t) -1;
     }
 
     if (tun->lwip != NULL) {
@@ -183,8 +176,7 @@ ngx_tun_close(ngx_tun_t *tun)
         ngx_tun_lwip_destroy(tun->lwip);
     }
 
-    ngx_tun_free_chunks(&tun->small);
-    ngx_tun_free_chunks(&tun->large);
+    ngx_tun_tx_pool_done(&tun->tx_pool);
 
     if (tun->flows.buckets != NULL) {
         ngx_tun_flow_table_done(&tun->flows);
@@ -212,21 +204,8 @@ ngx_tun_reset_flows(ngx_tun_t *tun)
     for (i = 0; i < tun->flows.nbuckets; i++) {
         for (flow = tun->flows.buckets[i]; flow != NULL; flow = next) {
             next = flow->next;
-            ngx_tun_tcp_reset((ngx_tun_tcp_t *) flow);
+            ngx_tun_tcp_reset(flow);
         }
-    }
-}
-
-
-static void
-ngx_tun_free_chunks(ngx_tun_chunks_t *chunks)
-{
-    void  *p;
-
-    while (chunks->free != NULL) {
-        p = chunks->free;
-        chunks->free = *(ngx_tun_chunk_t **) p;
-        ngx_free(p);
     }
 }
 
@@ -347,17 +326,13 @@ ngx_tun_flush_handler(ngx_event_t *ev)
 {
     uint32_t           hot, time_wait;
     ngx_tun_t         *tun;
-    ngx_queue_t       *q;
     ngx_connection_t  *c;
 
     c = ev->data;
     tun = c->data;
 
     while (!ngx_queue_empty(&tun->dirty)) {
-        q = ngx_queue_head(&tun->dirty);
-        ngx_queue_remove(q);
-
-        ngx_tun_tcp_flush(ngx_tun_tcp_from_queue(q));
+        ngx_tun_tcp_flush(ngx_queue_head(&tun->dirty));
     }
 
     ngx_tun_count(tun);
@@ -410,15 +385,8 @@ ngx_tun_count(ngx_tun_t *tun)
 }
 
 
-ngx_tun_conf_t *
-ngx_tun_connection_conf(ngx_connection_t *c)
-{
-    return ngx_tun_tcp_tun(c)->conf;
-}
-
-
-ngx_listening_t *
-ngx_tun_find_listening(ngx_tun_t *tun, ngx_tun_flow_key_t *key, int type)
+ngx_tun_listen_t *
+ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key, int type)
 {
     ngx_uint_t         i;
     ngx_tun_listen_t  *listen;
@@ -439,7 +407,7 @@ ngx_tun_find_listening(ngx_tun_t *tun, ngx_tun_flow_key_t *key, int type)
                 && ngx_tun_match_prefix(key->dst, listen[i].addr,
                                         listen[i].prefix)))
         {
-            return listen[i].ls[key->addr_len == 16];
+            return &listen[i];
         }
     }
 
@@ -493,7 +461,7 @@ ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
 }
 
 
-static int ngx_libc_cdecl
+static ngx_int_t ngx_libc_cdecl
 ngx_tun_cmp_listens(const void *one, const void *two)
 {
     ngx_int_t                diff;

@@ -40,6 +40,7 @@ typedef struct {
     in_port_t               first;       /* host order, 0 to 65535: any port */
     in_port_t               last;
     int                     type;        /* SOCK_STREAM */
+    ngx_uint_t              early;       /* answer a SYN at once */
 
     ngx_listening_t        *ls[2];       /* for IPv4 and IPv6 connections */
     void                   *data;        /* the caller's */
@@ -95,8 +96,25 @@ ngx_tun_t *ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev,
 /* Resets all connections that are left and frees everything. */
 void ngx_tun_close(ngx_tun_t *tun);
 
-/* Of a connection that ngx_tun_open() yielded: its device's configuration. */
+/*
+ * Of connections that ngx_tun_open() yielded, while they are open:
+ */
+
 ngx_tun_conf_t *ngx_tun_connection_conf(ngx_connection_t *c);
+
+/*
+ * Answers the client's SYN, where it still waits (a listen that is not early):
+ * there is something for the client to talk to.  Sending does so by itself.
+ * A connection closed before is refused with RST, as if nothing listened.
+ */
+void ngx_tun_answer(ngx_connection_t *c);
+
+/*
+ * What is sent until the close arrives, and then RST instead of FIN.  Without
+ * it a close is an orderly end only after a last buffer went to send_chain(),
+ * or after the client's own FIN.
+ */
+void ngx_tun_reset_after(ngx_connection_t *c);
 
 
 #endif /* _NGX_TUN_H_INCLUDED_ */

@@ -16,6 +16,7 @@
 #include <ngx_tun_packet.h>
 #include <ngx_tun_queue.h>
 #include <ngx_tun_flow.h>
+#include <ngx_tun_tx.h>
 #include <ngx_tun_lwip.h>
 
 
@@ -31,7 +32,8 @@
  *
  * and back:
  *
- *   ngx_tun_tcp_send_chain()   copies into chunks of the flow
+ *   ngx_tun_tcp_send_chain()   from the session
+ *   ngx_tun_tx_append()        copied into the flow's queue
  *   ngx_tun_lwip_send()        lwIP: segments of up to 64 KB
  *   ngx_tun_flush_handler()    after all events of a turn: output, ACKs
  *   ngx_tun_tcp_output()       checksums
@@ -41,18 +43,7 @@
  */
 
 
-typedef struct ngx_tun_chunk_s  ngx_tun_chunk_t;
-typedef struct ngx_tun_tcp_s    ngx_tun_tcp_t;
-
-
-/* free chunks of one size */
-
-typedef struct {
-    ngx_tun_chunk_t            *free;
-    ngx_uint_t                  nfree;
-    ngx_uint_t                  max;
-    size_t                      size;
-} ngx_tun_chunks_t;
+typedef struct ngx_tun_tcp_s  ngx_tun_tcp_t;
 
 
 struct ngx_tun_s {
@@ -72,8 +63,7 @@ struct ngx_tun_s {
     ngx_tun_flow_table_t        flows;
     ngx_queue_t                 dirty;       /* ngx_tun_tcp_t to be flushed */
 
-    ngx_tun_chunks_t            small;
-    ngx_tun_chunks_t            large;
+    ngx_tun_tx_pool_t           tx_pool;
 
     ngx_event_t                 flush;
     ngx_event_t                 tick;
@@ -84,28 +74,20 @@ struct ngx_tun_s {
 void ngx_tun_post_flush(ngx_tun_t *tun);
 
 /* The listen that takes a flow, or NULL. */
-ngx_listening_t *ngx_tun_find_listening(ngx_tun_t *tun,
-    ngx_tun_flow_key_t *key, int type);
+ngx_tun_listen_t *ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
+    int type);
 
 extern const ngx_tun_lwip_ops_t  ngx_tun_tcp_ops;
 
-/*
- * A TCP packet.  When it is in buf, returns NGX_DONE if buf is used further,
- * else NGX_OK.
- */
+/* A TCP packet in buf.  NGX_DONE if buf is used further, else NGX_OK. */
 ngx_int_t ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_lwip_buf_t *buf, ngx_uint_t trusted);
 
-/* Sends what is due of a flow; the flow may be freed. */
-void ngx_tun_tcp_flush(ngx_tun_tcp_t *tcp);
+/* Takes a flow from the dirty queue: sends what is due, or frees it. */
+void ngx_tun_tcp_flush(ngx_queue_t *q);
 
-/* Resets a flow and forgets it. */
-void ngx_tun_tcp_reset(ngx_tun_tcp_t *tcp);
-
-ngx_tun_tcp_t *ngx_tun_tcp_from_queue(ngx_queue_t *q);
-
-/* Is this one of our connections?  Then its device. */
-ngx_tun_t *ngx_tun_tcp_tun(ngx_connection_t *c);
+/* Resets and frees a flow without a word to its session. */
+void ngx_tun_tcp_reset(ngx_tun_flow_t *flow);
 
 
 #endif /* _NGX_TUN_STACK_H_INCLUDED_ */

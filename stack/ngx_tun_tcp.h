@@ -1,0 +1,99 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_TUN_TCP_H_INCLUDED_
+#define _NGX_TUN_TCP_H_INCLUDED_
+
+
+#include <ngx_tun_stack.h>
+#include <ngx_tun_tx.h>
+
+
+#define NGX_TUN_TCP_SYN_MAX  128     /* of a SYN's packet kept: all headers */
+
+/* bytes held for the client: twice the congestion window between these */
+#define NGX_TUN_TCP_TX_MIN   (256 * 1024)
+#define NGX_TUN_TCP_TX_MAX   (8 * 1024 * 1024)
+
+
+/*
+ * A TCP flow has a session (connection), an lwIP pcb (lwip.pcb), or both.
+ *
+ *   pending      a session, and the SYN that waits for an answer
+ *   opened       a pcb in SYN-RECEIVED, with or without a session
+ *   established  both
+ *   closing      a pcb that still has bytes to send, or FINs to see
+ *
+ * With neither it is freed, by the flush.
+ */
+
+typedef enum {
+    NGX_TUN_TCP_PENDING = 0,
+    NGX_TUN_TCP_OPENED,
+    NGX_TUN_TCP_ESTABLISHED,
+    NGX_TUN_TCP_CLOSING
+} ngx_tun_tcp_state_e;
+
+
+struct ngx_tun_tcp_s {
+    ngx_tun_flow_t            flow;
+    ngx_tun_lwip_flow_t       lwip;
+    ngx_tun_tcp_state_e       state;
+
+    ngx_tun_t                *tun;
+    ngx_listening_t          *listening;
+    ngx_connection_t         *connection;
+
+    ngx_queue_t               queue;     /* of dirty flows */
+    ngx_tun_tx_t              tx;
+    size_t                    unflushed; /* bytes given to lwIP */
+
+    u_char                   *syn;       /* while it is pending */
+    size_t                    syn_len;
+    size_t                    syn_tcp;   /* offset of the TCP header */
+
+    unsigned                  dirty:1;
+    unsigned                  inserted:1;
+    unsigned                  eof:1;     /* the session was woken for it */
+    unsigned                  shutdown:1; /* FIN after what is queued */
+    unsigned                  reset:1;   /* RST after what is queued */
+    unsigned                  gone:1;    /* the client gave up */
+};
+
+
+/*
+ * A connection is known by its flow in a place that neither core nor modules
+ * use where events come from epoll, and that stays when TLS replaces c->recv.
+ */
+
+#define ngx_tun_tcp_get(c)     ((ngx_tun_tcp_t *) (c)->write->index)
+#define ngx_tun_tcp_set(c, t)  (c)->write->index = (ngx_uint_t) (t)
+
+
+/* ngx_tun_tcp.c */
+
+/* Answers the SYN of a pending flow; does nothing in another state. */
+void ngx_tun_tcp_answer(ngx_tun_tcp_t *tcp);
+
+/* Lets the flush see the flow. */
+void ngx_tun_tcp_dirty(ngx_tun_tcp_t *tcp);
+
+/* Gives lwIP what it takes, and the end of it when all is given. */
+void ngx_tun_tcp_push(ngx_tun_tcp_t *tcp);
+
+/* How many bytes may be appended to the send queue now. */
+size_t ngx_tun_tcp_space(ngx_tun_tcp_t *tcp);
+
+/* The session is over: what is queued goes on, then FIN or RST. */
+void ngx_tun_tcp_end(ngx_tun_tcp_t *tcp);
+
+/* ngx_tun_tcp_connection.c */
+
+/* Makes the connection of a flow, or returns NULL: out of something. */
+ngx_connection_t *ngx_tun_tcp_connection(ngx_tun_tcp_t *tcp);
+
+
+#endif /* _NGX_TUN_TCP_H_INCLUDED_ */
