@@ -31,7 +31,7 @@ typedef struct {
     ngx_str_t                      netns;     /* name or path, or empty */
     ngx_array_t                    addresses; /* of ngx_tun_address_t */
     ngx_uint_t                     mtu;
-    ngx_uint_t                     queues;    /* > 1: IFF_MULTI_QUEUE */
+    ngx_uint_t                     queues;
     ngx_flag_t                     offload;   /* TSO from the kernel */
 } ngx_tun_device_conf_t;
 
@@ -49,6 +49,7 @@ typedef struct {
     unsigned                       offload:1; /* the kernel took TSO4 and 6 */
     unsigned                       existed:1; /* persistent, made by others */
     unsigned                       was_up:1;
+    unsigned                       reused:1;  /* the queues are old's */
     unsigned                       committed:1;
     unsigned                       superseded:1; /* a later one took over */
 } ngx_tun_device_t;

@@ -85,6 +85,7 @@ typedef struct {
 
     size_t                         offset;    /* payload bytes already cut */
     size_t                         iov_offset;
+    unsigned                       cut:1;     /* the first packet is out */
 } ngx_tun_packet_segment_t;
 
 

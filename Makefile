@@ -1,0 +1,138 @@
+
+# Copyright (C) the nginx-tun authors
+
+# The door of the project: `make help` says what is behind it.
+
+
+NGINX_SRC =
+LWIP =
+LWIP_DIR =
+SANITIZE =
+TESTS =
+CONF =		examples/quickstart.conf
+DESTDIR =
+
+TOP :=		$(CURDIR)
+BUILD :=	$(TOP)/build
+MODULE :=	ngx_stream_tun_module.so
+
+# lwIP: of the next Debian release, or of this one, or LWIP=, or LWIP_DIR=
+
+LWIP_VERSIONS =	$(if $(LWIP),$(LWIP),2.2.1 2.1.3)
+
+ifneq ($(LWIP_DIR),)
+LWIP_SRC :=	$(abspath $(LWIP_DIR))
+LWIP_TAG :=	$(subst /,-,$(LWIP_SRC))
+else
+LWIP_SRC :=	$(BUILD)/lwip$(addprefix -,$(LWIP))
+LWIP_TAG :=	$(LWIP)
+endif
+
+# one folder for each combination that was asked for
+
+FLAVOUR :=	$(if $(NGINX_SRC),$(notdir $(abspath $(NGINX_SRC))),nginx)
+FLAVOUR :=	$(FLAVOUR)$(if $(LWIP_TAG),-lwip$(LWIP_TAG))
+FLAVOUR :=	$(FLAVOUR)$(if $(SANITIZE),-sanitize)
+
+OBJS :=		$(BUILD)/$(FLAVOUR)
+TARGET :=	$(if $(filter nginx,$(FLAVOUR)),$(BUILD),$(OBJS))/$(MODULE)
+
+ifneq ($(NGINX_SRC),)
+NGINX_DIR :=	$(abspath $(NGINX_SRC))
+NGINX :=	$(OBJS)/nginx
+else
+NGINX_DIR :=	/usr/share/nginx/src
+NGINX :=	/usr/sbin/nginx
+endif
+
+SOURCES :=	config config.make $(wildcard ngx_tun_module/*.[ch])	\
+		$(wildcard stack/*.[ch]) $(wildcard stack/lwip_port/*)	\
+		$(wildcard stack/lwip_port/arch/*)
+
+export NGINX
+export TUN_MODULE := $(TARGET)
+
+
+.PHONY: all build run demo test check install uninstall clean help
+
+all: build
+
+build: $(TARGET)			## build/ngx_stream_tun_module.so (default)
+
+
+# the module
+
+$(TARGET): $(OBJS)/Makefile $(SOURCES)
+	$(MAKE) -s -C $(NGINX_DIR) -f $(OBJS)/Makefile modules
+ifneq ($(NGINX_SRC),)
+	$(MAKE) -s -C $(NGINX_DIR) -f $(OBJS)/Makefile binary
+endif
+	@[ $@ = $(OBJS)/$(MODULE) ] || cp $(OBJS)/$(MODULE) $@
+	@touch $@
+	@echo "$@ is ready"
+
+$(OBJS)/Makefile: config config.make misc/configure $(OBJS)/nginx.version \
+		$(LWIP_SRC)/src/core/tcp.c
+	LWIP_DIR=$(LWIP_SRC) SANITIZE=$(SANITIZE)				\
+		misc/configure $(NGINX_DIR) $(TOP) $(OBJS)
+	@touch $@
+
+# another nginx than the one configured for means to configure anew
+
+$(OBJS)/nginx.version: $(BUILD)/packages FORCE
+	@mkdir -p $(@D)
+	@misc/version $(NGINX_DIR) > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(BUILD)/packages: misc/packages
+	@misc/packages build
+	@mkdir -p $(@D)
+	@touch $@
+
+$(BUILD)/lwip/src/core/tcp.c: $(BUILD)/packages
+	@for v in $(LWIP_VERSIONS); do						\
+		misc/source $(BUILD) lwip $$v					\
+		&& ln -sfn lwip-$$v $(BUILD)/lwip && exit 0;			\
+	done; exit 1
+	@touch $@
+
+$(BUILD)/lwip-%/src/core/tcp.c: $(BUILD)/packages
+	@misc/source $(BUILD) lwip $*
+	@touch $@
+
+.PHONY: FORCE
+FORCE:
+
+
+# what one does with it
+
+run: build				## start a gateway in the foreground
+	@misc/run $(CONF)
+
+demo: build				## a client, a gateway and a server at work
+	@misc/demo
+
+test: build				## all tests
+	@misc/packages test
+	@prove -I t/lib $(if $(TESTS),$(TESTS),t)
+
+check: build				## style and unit tests, quickly
+	@misc/packages test
+	@prove -I t/lib t/style.t t/unit.t
+
+install: build				## into Debian's nginx
+	@DESTDIR=$(DESTDIR) misc/install $(TARGET)
+
+uninstall:				## out of it
+	@DESTDIR=$(DESTDIR) misc/install --remove
+
+clean:					## remove build/
+	rm -rf $(BUILD)
+
+help:					## these lines
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' Makefile | expand -t 12
+	@echo
+	@echo "NGINX_SRC=dir  build for an nginx source tree, and its binary"
+	@echo "LWIP=version   lwIP 2.2.1 or 2.1.3; LWIP_DIR=dir another source"
+	@echo "SANITIZE=1     with ASan and UBSan, lwIP's asserts are counted"
+	@echo "TESTS=t/x.t    of make test; CONF=file of make run"

@@ -1,0 +1,959 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include <ngx_tun_device.h>
+#include <ngx_tun_netlink.h>
+
+#include <net/if.h>
+#include <sched.h>
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+
+
+#define NGX_TUN_DEVICE_PATH    "/dev/net/tun"
+#define NGX_TUN_DEVICE_HOME    "/proc/self/ns/net"
+#define NGX_TUN_DEVICE_NETNS   "/run/netns/"
+#define NGX_TUN_DEVICE_TXQLEN  1000
+
+
+/* what the kernel knows of an interface */
+
+typedef struct {
+    u_char                    name[IFNAMSIZ];
+    ngx_uint_t                index;       /* 0: there is none */
+    ngx_uint_t                mtu;
+    unsigned                  up:1;
+    unsigned                  tun:1;
+    unsigned                  tap:1;
+    unsigned                  multi_queue:1;
+} ngx_tun_device_link_t;
+
+
+/* which interfaces have an address */
+
+typedef struct {
+    ngx_tun_address_t        *addr;
+    ngx_uint_t                own;         /* index of ours */
+    ngx_uint_t                other;       /* index of another, or 0 */
+    ngx_uint_t                found;       /* ours has it */
+} ngx_tun_device_owner_t;
+
+
+static ngx_int_t ngx_tun_device_dup(ngx_tun_device_t *dev,
+    ngx_tun_device_t *old, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_attached(ngx_tun_device_t *dev,
+    ngx_tun_device_t *old);
+static ngx_int_t ngx_tun_device_open_files(ngx_tun_device_t *dev,
+    ngx_log_t *log);
+static ngx_int_t ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home,
+    ngx_log_t *log);
+static ngx_int_t ngx_tun_device_leave_netns(int home, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_check_link(ngx_tun_device_t *dev,
+    ngx_tun_device_link_t *link, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_attach(ngx_tun_device_t *dev,
+    ngx_tun_device_link_t *link, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_attach_queue(ngx_tun_device_t *dev,
+    ngx_socket_t fd, ngx_uint_t multi_queue, ngx_log_t *log);
+static void ngx_tun_device_attach_failed(ngx_tun_device_t *dev, ngx_err_t err,
+    ngx_log_t *log);
+static void ngx_tun_device_set_offload(ngx_tun_device_t *dev);
+
+static ngx_int_t ngx_tun_device_get_link(ngx_tun_device_t *dev,
+    ngx_uint_t index, ngx_tun_device_link_t *link, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_link_handler(struct nlmsghdr *header,
+    void *data);
+static ngx_int_t ngx_tun_device_set_link(ngx_tun_device_t *dev,
+    ngx_uint_t mtu, ngx_uint_t up, ngx_log_t *log);
+
+static ngx_int_t ngx_tun_device_add_addresses(ngx_tun_device_t *dev,
+    ngx_log_t *log);
+static ngx_int_t ngx_tun_device_find_owner(ngx_tun_device_t *dev,
+    ngx_tun_device_owner_t *owner, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_owner_handler(struct nlmsghdr *header,
+    void *data);
+static ngx_int_t ngx_tun_device_change_address(ngx_tun_device_t *dev,
+    ngx_tun_address_t *addr, ngx_uint_t type, ngx_log_t *log);
+static void ngx_tun_device_address_taken(ngx_tun_device_t *dev,
+    ngx_tun_device_owner_t *owner, ngx_log_t *log);
+static void ngx_tun_device_delete_addresses(ngx_tun_device_t *dev,
+    ngx_log_t *log);
+static void ngx_tun_device_take_addresses(ngx_tun_device_t *dev,
+    ngx_tun_device_t *old, ngx_log_t *log);
+static ngx_uint_t ngx_tun_device_has_address(ngx_array_t *addresses,
+    ngx_tun_address_t *addr);
+static size_t ngx_tun_device_text(ngx_tun_address_t *addr, u_char *text);
+static void ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log);
+
+
+ngx_int_t
+ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
+    ngx_pool_t *pool, ngx_log_t *log)
+{
+    ngx_uint_t              i;
+    ngx_tun_device_link_t   link;
+
+    dev->netlink = (ngx_socket_t) -1;
+
+    dev->fds = ngx_palloc(pool, dev->conf->queues * sizeof(ngx_socket_t));
+    if (dev->fds == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < dev->conf->queues; i++) {
+        dev->fds[i] = (ngx_socket_t) -1;
+    }
+
+    if (ngx_array_init(&dev->added, pool, 4, sizeof(ngx_tun_address_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (old != NULL
+        && ngx_tun_device_attached(dev, old) == NGX_OK
+        && ngx_tun_device_dup(dev, old, log) != NGX_OK)
+    {
+        goto failed;
+    }
+
+    if (ngx_tun_device_open_files(dev, log) != NGX_OK
+        || ngx_tun_device_get_link(dev, 0, &link, log) != NGX_OK
+        || ngx_tun_device_check_link(dev, &link, log) != NGX_OK)
+    {
+        goto failed;
+    }
+
+    if (!dev->reused) {
+        dev->existed = (link.index != 0);
+        dev->was_up = link.up;
+        dev->mtu_found = link.mtu;
+    }
+
+    if (ngx_tun_device_attach(dev, &link, log) != NGX_OK
+        || ngx_tun_device_get_link(dev, 0, &link, log) != NGX_OK)
+    {
+        goto failed;
+    }
+
+    dev->index = link.index;
+
+    if (!dev->reused) {
+        if (ngx_tun_device_set_link(dev, dev->conf->mtu, 1, log) != NGX_OK) {
+            goto failed;
+        }
+
+        ngx_tun_device_set_offload(dev);
+    }
+
+    if (ngx_tun_device_add_addresses(dev, log) != NGX_OK) {
+        goto failed;
+    }
+
+    return NGX_OK;
+
+failed:
+
+    ngx_tun_device_close(dev, 1, log);
+
+    return NGX_ERROR;
+}
+
+
+void
+ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
+    ngx_log_t *log)
+{
+    dev->committed = 1;
+
+    if (old == NULL) {
+        return;
+    }
+
+    old->superseded = 1;
+
+    if (!dev->reused) {
+        return;
+    }
+
+    ngx_tun_device_take_addresses(dev, old, log);
+    ngx_tun_device_set_offload(dev);
+
+    if (dev->conf->mtu != old->conf->mtu) {
+        (void) ngx_tun_device_set_link(dev, dev->conf->mtu, 1, log);
+    }
+}
+
+
+void
+ngx_tun_device_close(ngx_tun_device_t *dev, ngx_uint_t restore, ngx_log_t *log)
+{
+    ngx_uint_t  i;
+
+    if (restore) {
+        ngx_tun_device_restore(dev, log);
+    }
+
+    for (i = 0; i < dev->conf->queues; i++) {
+        if (dev->fds[i] != (ngx_socket_t) -1) {
+            (void) close(dev->fds[i]);
+            dev->fds[i] = (ngx_socket_t) -1;
+        }
+    }
+
+    if (dev->netlink != (ngx_socket_t) -1) {
+        (void) close(dev->netlink);
+        dev->netlink = (ngx_socket_t) -1;
+    }
+}
+
+
+/* a device that we made vanishes with its last descriptor */
+
+static void
+ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
+{
+    if (dev->index == 0 || dev->superseded) {
+        return;
+    }
+
+    if (dev->reused && !dev->committed) {
+        ngx_tun_device_delete_addresses(dev, log);
+        return;
+    }
+
+    if (!dev->existed) {
+        return;
+    }
+
+    ngx_tun_device_delete_addresses(dev, log);
+
+    (void) ngx_tun_device_set_link(dev, dev->mtu_found, dev->was_up, log);
+}
+
+
+static ngx_int_t
+ngx_tun_device_attached(ngx_tun_device_t *dev, ngx_tun_device_t *old)
+{
+    struct ifreq  ifr;
+
+    ngx_memzero(&ifr, sizeof(struct ifreq));
+
+    /* not, if the interface was deleted in the meantime */
+
+    if (ioctl(old->fds[0], TUNGETIFF, &ifr) == -1) {
+        return NGX_DECLINED;
+    }
+
+    return (ngx_strncmp(ifr.ifr_name, dev->conf->name.data, IFNAMSIZ) == 0)
+           ? NGX_OK : NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_tun_device_dup(ngx_tun_device_t *dev, ngx_tun_device_t *old,
+    ngx_log_t *log)
+{
+    ngx_uint_t  i, n;
+
+    n = ngx_min(dev->conf->queues, old->conf->queues);
+
+    for (i = 0; i < n; i++) {
+        dev->fds[i] = fcntl(old->fds[i], F_DUPFD_CLOEXEC, 0);
+
+        if (dev->fds[i] == (ngx_socket_t) -1) {
+            goto failed;
+        }
+    }
+
+    dev->netlink = fcntl(old->netlink, F_DUPFD_CLOEXEC, 0);
+
+    if (dev->netlink == (ngx_socket_t) -1) {
+        goto failed;
+    }
+
+    dev->reused = 1;
+    dev->existed = old->existed;
+    dev->was_up = old->was_up;
+    dev->mtu_found = old->mtu_found;
+    dev->vnet_len = old->vnet_len;
+    dev->offload = old->offload;
+
+    return NGX_OK;
+
+failed:
+
+    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                  "tun \"%V\": fcntl(F_DUPFD_CLOEXEC) failed",
+                  &dev->conf->name);
+
+    return NGX_ERROR;
+}
+
+
+/*
+ * A descriptor of the TUN driver and a netlink socket belong to the namespace
+ * in which they were opened, whoever uses them later.
+ */
+
+static ngx_int_t
+ngx_tun_device_open_files(ngx_tun_device_t *dev, ngx_log_t *log)
+{
+    int         home;
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    home = -1;
+    rc = NGX_ERROR;
+
+    if (dev->conf->netns.len != 0
+        && ngx_tun_device_enter_netns(dev, &home, log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < dev->conf->queues; i++) {
+
+        if (dev->fds[i] != (ngx_socket_t) -1) {
+            continue;
+        }
+
+        dev->fds[i] = open(NGX_TUN_DEVICE_PATH, O_RDWR|O_NONBLOCK|O_CLOEXEC);
+
+        if (dev->fds[i] == (ngx_socket_t) -1) {
+            ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                          "tun \"%V\": open(\"%s\") failed",
+                          &dev->conf->name, NGX_TUN_DEVICE_PATH);
+            goto done;
+        }
+    }
+
+    if (dev->netlink == (ngx_socket_t) -1) {
+        dev->netlink = ngx_tun_netlink_open();
+
+        if (dev->netlink == (ngx_socket_t) -1) {
+            ngx_log_error(NGX_LOG_EMERG, log, ngx_socket_errno,
+                          "tun \"%V\": socket(AF_NETLINK) failed",
+                          &dev->conf->name);
+            goto done;
+        }
+    }
+
+    rc = NGX_OK;
+
+done:
+
+    if (home != -1 && ngx_tun_device_leave_netns(home, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home, ngx_log_t *log)
+{
+    int         fd;
+    ngx_str_t  *netns;
+    u_char      path[NGX_MAX_PATH];
+
+    netns = &dev->conf->netns;
+
+    (void) ngx_snprintf(path, NGX_MAX_PATH, "%s%V%Z",
+                        ngx_strlchr(netns->data, netns->data + netns->len, '/')
+                        ? "" : NGX_TUN_DEVICE_NETNS, netns);
+
+    path[NGX_MAX_PATH - 1] = '\0';
+
+    fd = open((char *) path, O_RDONLY|O_CLOEXEC);
+
+    if (fd == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "tun \"%V\": open(\"%s\") of the network namespace "
+                      "failed", &dev->conf->name, path);
+        return NGX_ERROR;
+    }
+
+    *home = open(NGX_TUN_DEVICE_HOME, O_RDONLY|O_CLOEXEC);
+
+    if (*home == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "tun \"%V\": open(\"%s\") failed",
+                      &dev->conf->name, NGX_TUN_DEVICE_HOME);
+        (void) close(fd);
+        return NGX_ERROR;
+    }
+
+    if (setns(fd, CLONE_NEWNET) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "tun \"%V\": setns(\"%s\") failed",
+                      &dev->conf->name, path);
+        (void) close(fd);
+        (void) close(*home);
+        return NGX_ERROR;
+    }
+
+    (void) close(fd);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_tun_device_leave_netns(int home, ngx_log_t *log)
+{
+    ngx_int_t  rc;
+
+    rc = NGX_OK;
+
+    if (setns(home, CLONE_NEWNET) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "setns() back to the own network namespace failed");
+        rc = NGX_ERROR;
+    }
+
+    (void) close(home);
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_tun_device_check_link(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+    ngx_log_t *log)
+{
+    char  *reason;
+
+    if (link->index == 0) {
+        return NGX_OK;
+    }
+
+    if (link->tap) {
+        reason = "is a TAP device";
+
+    } else if (!link->tun) {
+        reason = "is not a TUN device";
+
+    } else if (!link->multi_queue && dev->conf->queues > 1) {
+        reason = "has a single queue, and cannot serve several workers";
+
+    } else {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, 0,
+                  "tun \"%V\": an interface of that name exists and %s",
+                  &dev->conf->name, reason);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+    ngx_log_t *log)
+{
+    ngx_uint_t    i, multi_queue;
+    struct ifreq  ifr;
+
+    /* a device of ours may get more queues at a reload */
+
+    multi_queue = (link->index == 0 || link->multi_queue);
+
+    for (i = 0; i < dev->conf->queues; i++) {
+
+        ngx_memzero(&ifr, sizeof(struct ifreq));
+
+        if (ioctl(dev->fds[i], TUNGETIFF, &ifr) == 0) {
+            continue;
+        }
+
+        if (ngx_tun_device_attach_queue(dev, dev->fds[i], multi_queue, log)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_socket_t fd,
+    ngx_uint_t multi_queue, ngx_log_t *log)
+{
+    int           size;
+    unsigned      features;
+    struct ifreq  ifr;
+
+    features = 0;
+    (void) ioctl(fd, TUNGETFEATURES, &features);
+
+    ngx_memzero(&ifr, sizeof(struct ifreq));
+
+    (void) ngx_cpystrn((u_char *) ifr.ifr_name, dev->conf->name.data,
+                       ngx_min(dev->conf->name.len + 1, IFNAMSIZ));
+
+    ifr.ifr_flags = IFF_TUN|IFF_NO_PI;
+
+    if (features & IFF_VNET_HDR) {
+        ifr.ifr_flags |= IFF_VNET_HDR;
+        dev->vnet_len = sizeof(struct virtio_net_hdr);
+    }
+
+    if (multi_queue && (features & IFF_MULTI_QUEUE)) {
+        ifr.ifr_flags |= IFF_MULTI_QUEUE;
+    }
+
+    if (ioctl(fd, TUNSETIFF, &ifr) == -1) {
+        ngx_tun_device_attach_failed(dev, ngx_errno, log);
+        return NGX_ERROR;
+    }
+
+    size = (int) dev->vnet_len;
+
+    if (size != 0 && ioctl(fd, TUNSETVNETHDRSZ, &size) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "tun \"%V\": ioctl(TUNSETVNETHDRSZ) failed",
+                      &dev->conf->name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_tun_device_attach_failed(ngx_tun_device_t *dev, ngx_err_t err,
+    ngx_log_t *log)
+{
+    char  *reason;
+
+    switch (err) {
+
+    case NGX_EPERM:
+        reason = ", CAP_NET_ADMIN is needed, or a device of this user";
+        break;
+
+    case NGX_EBUSY:
+        reason = ", it is in use by another process";
+        break;
+
+    case NGX_EINVAL:
+        reason = ", it exists with other flags";
+        break;
+
+    default:
+        reason = "";
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, err,
+                  "tun \"%V\": ioctl(TUNSETIFF) failed%s",
+                  &dev->conf->name, reason);
+}
+
+
+static void
+ngx_tun_device_set_offload(ngx_tun_device_t *dev)
+{
+    unsigned  flags;
+
+    flags = TUN_F_CSUM|TUN_F_TSO4|TUN_F_TSO6;
+
+    dev->offload = 0;
+
+    if (dev->conf->offload && dev->vnet_len != 0) {
+
+        if (ioctl(dev->fds[0], TUNSETOFFLOAD, flags|TUN_F_TSO_ECN) == 0
+            || ioctl(dev->fds[0], TUNSETOFFLOAD, flags) == 0)
+        {
+            dev->offload = 1;
+            return;
+        }
+    }
+
+    (void) ioctl(dev->fds[0], TUNSETOFFLOAD, 0);
+}
+
+
+static ngx_int_t
+ngx_tun_device_get_link(ngx_tun_device_t *dev, ngx_uint_t index,
+    ngx_tun_device_link_t *link, ngx_log_t *log)
+{
+    struct ifinfomsg       *ifi;
+    ngx_tun_netlink_msg_t   msg;
+
+    ngx_memzero(link, sizeof(ngx_tun_device_link_t));
+
+    ifi = ngx_tun_netlink_init(&msg, RTM_GETLINK, 0, sizeof(struct ifinfomsg));
+    ifi->ifi_family = AF_UNSPEC;
+    ifi->ifi_index = (int) index;
+
+    if (index == 0) {
+        ngx_tun_netlink_add(&msg, IFLA_IFNAME, dev->conf->name.data,
+                            dev->conf->name.len + 1);
+    }
+
+    if (ngx_tun_netlink_talk(dev->netlink, &msg, ngx_tun_device_link_handler,
+                             link)
+        == NGX_OK
+        || ngx_errno == ENODEV)
+    {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                  "tun \"%V\": RTM_GETLINK failed", &dev->conf->name);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_tun_device_link_handler(struct nlmsghdr *header, void *data)
+{
+    ngx_tun_device_link_t *link = data;
+
+    struct rtattr     *rta, *kind, *info, *type, *queue;
+    struct ifinfomsg  *ifi;
+
+    if (header->nlmsg_type != RTM_NEWLINK) {
+        return NGX_OK;
+    }
+
+    ifi = NLMSG_DATA(header);
+
+    link->index = ifi->ifi_index;
+    link->up = (ifi->ifi_flags & IFF_UP) != 0;
+
+    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_IFNAME);
+    if (rta != NULL) {
+        (void) ngx_cpystrn(link->name, RTA_DATA(rta),
+                           ngx_min(RTA_PAYLOAD(rta), IFNAMSIZ));
+    }
+
+    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_MTU);
+    if (rta != NULL) {
+        link->mtu = *(uint32_t *) RTA_DATA(rta);
+    }
+
+    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg),
+                               IFLA_LINKINFO);
+    if (rta == NULL) {
+        return NGX_OK;
+    }
+
+    kind = ngx_tun_netlink_nested(rta, IFLA_INFO_KIND);
+    info = ngx_tun_netlink_nested(rta, IFLA_INFO_DATA);
+
+    if (kind == NULL || ngx_strncmp(RTA_DATA(kind), "tun", 4) != 0) {
+        return NGX_OK;
+    }
+
+    link->tun = 1;
+
+    if (info == NULL) {
+        return NGX_OK;
+    }
+
+    type = ngx_tun_netlink_nested(info, IFLA_TUN_TYPE);
+    queue = ngx_tun_netlink_nested(info, IFLA_TUN_MULTI_QUEUE);
+
+    link->tap = (type != NULL && *(uint8_t *) RTA_DATA(type) == IFF_TAP);
+    link->multi_queue = (queue != NULL && *(uint8_t *) RTA_DATA(queue) != 0);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_tun_device_set_link(ngx_tun_device_t *dev, ngx_uint_t mtu, ngx_uint_t up,
+    ngx_log_t *log)
+{
+    struct ifinfomsg       *ifi;
+    ngx_tun_netlink_msg_t   msg;
+
+    ifi = ngx_tun_netlink_init(&msg, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+    ifi->ifi_family = AF_UNSPEC;
+    ifi->ifi_index = (int) dev->index;
+    ifi->ifi_change = IFF_UP;
+    ifi->ifi_flags = up ? IFF_UP : 0;
+
+    ngx_tun_netlink_add_u32(&msg, IFLA_MTU, (uint32_t) mtu);
+    ngx_tun_netlink_add_u32(&msg, IFLA_TXQLEN, NGX_TUN_DEVICE_TXQLEN);
+
+    if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                  "tun \"%V\": cannot set the interface %s with mtu %ui %s",
+                  &dev->conf->name, up ? "up" : "down", mtu, msg.error);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_tun_device_add_addresses(ngx_tun_device_t *dev, ngx_log_t *log)
+{
+    ngx_uint_t               i;
+    ngx_tun_address_t       *addr, *added;
+    ngx_tun_device_owner_t   owner;
+
+    addr = dev->conf->addresses.elts;
+
+    for (i = 0; i < dev->conf->addresses.nelts; i++) {
+
+        ngx_memzero(&owner, sizeof(ngx_tun_device_owner_t));
+
+        owner.addr = &addr[i];
+        owner.own = dev->index;
+
+        if (ngx_tun_device_find_owner(dev, &owner, log) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (owner.found) {
+            continue;
+        }
+
+        if (owner.other != 0) {
+            ngx_tun_device_address_taken(dev, &owner, log);
+            return NGX_ERROR;
+        }
+
+        if (ngx_tun_device_change_address(dev, &addr[i], RTM_NEWADDR, log)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        added = ngx_array_push(&dev->added);
+        if (added == NULL) {
+            return NGX_ERROR;
+        }
+
+        *added = addr[i];
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_tun_device_find_owner(ngx_tun_device_t *dev, ngx_tun_device_owner_t *owner,
+    ngx_log_t *log)
+{
+    struct ifaddrmsg       *ifa;
+    ngx_tun_netlink_msg_t   msg;
+
+    ifa = ngx_tun_netlink_init(&msg, RTM_GETADDR, NLM_F_DUMP,
+                               sizeof(struct ifaddrmsg));
+    ifa->ifa_family = (owner->addr->addr_len == 4) ? AF_INET : AF_INET6;
+
+    if (ngx_tun_netlink_talk(dev->netlink, &msg, ngx_tun_device_owner_handler,
+                             owner)
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                  "tun \"%V\": RTM_GETADDR failed", &dev->conf->name);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_tun_device_owner_handler(struct nlmsghdr *header, void *data)
+{
+    ngx_tun_device_owner_t *owner = data;
+
+    struct rtattr     *rta;
+    struct ifaddrmsg  *ifa;
+
+    if (header->nlmsg_type != RTM_NEWADDR) {
+        return NGX_OK;
+    }
+
+    ifa = NLMSG_DATA(header);
+
+    rta = ngx_tun_netlink_attr(header, sizeof(struct ifaddrmsg), IFA_LOCAL);
+
+    if (rta == NULL) {
+        rta = ngx_tun_netlink_attr(header, sizeof(struct ifaddrmsg),
+                                   IFA_ADDRESS);
+    }
+
+    if (rta == NULL
+        || RTA_PAYLOAD(rta) != owner->addr->addr_len
+        || ngx_memcmp(RTA_DATA(rta), owner->addr->addr, owner->addr->addr_len)
+           != 0)
+    {
+        return NGX_OK;
+    }
+
+    if (ifa->ifa_index == owner->own) {
+        owner->found = 1;
+
+    } else {
+        owner->other = ifa->ifa_index;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_tun_device_address_taken(ngx_tun_device_t *dev,
+    ngx_tun_device_owner_t *owner, ngx_log_t *log)
+{
+    size_t                  len;
+    u_char                  text[NGX_INET6_ADDRSTRLEN];
+    ngx_tun_device_link_t   link;
+
+    if (ngx_tun_device_get_link(dev, owner->other, &link, log) != NGX_OK) {
+        return;
+    }
+
+    len = ngx_tun_device_text(owner->addr, text);
+
+    ngx_log_error(NGX_LOG_EMERG, log, 0,
+                  "tun \"%V\": the address %*s belongs to the interface "
+                  "\"%s\"", &dev->conf->name, len, text, link.name);
+}
+
+
+static ngx_int_t
+ngx_tun_device_change_address(ngx_tun_device_t *dev, ngx_tun_address_t *addr,
+    ngx_uint_t type, ngx_log_t *log)
+{
+    size_t                  len;
+    u_char                  text[NGX_INET6_ADDRSTRLEN];
+    ngx_err_t               err;
+    ngx_uint_t              flags;
+    struct ifaddrmsg       *ifa;
+    ngx_tun_netlink_msg_t   msg;
+
+    flags = (type == RTM_NEWADDR) ? NLM_F_CREATE|NLM_F_EXCL : 0;
+
+    ifa = ngx_tun_netlink_init(&msg, type, flags, sizeof(struct ifaddrmsg));
+    ifa->ifa_family = (addr->addr_len == 4) ? AF_INET : AF_INET6;
+    ifa->ifa_prefixlen = (uint8_t) addr->prefix;
+    ifa->ifa_index = (unsigned) dev->index;
+
+    /* nobody else is on the link to ask */
+    ifa->ifa_flags = (addr->addr_len == 4) ? 0 : IFA_F_NODAD;
+
+    ngx_tun_netlink_add(&msg, IFA_LOCAL, addr->addr, addr->addr_len);
+    ngx_tun_netlink_add(&msg, IFA_ADDRESS, addr->addr, addr->addr_len);
+
+    if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    err = ngx_errno;
+
+    /* the address or the interface is gone, and so is what was to be done */
+
+    if (type == RTM_DELADDR
+        && (err == ENODEV || err == EADDRNOTAVAIL))
+    {
+        return NGX_OK;
+    }
+
+    len = ngx_tun_device_text(addr, text);
+
+    ngx_log_error(NGX_LOG_EMERG, log, err,
+                  "tun \"%V\": cannot %s the address %*s/%ui%s%s",
+                  &dev->conf->name,
+                  (type == RTM_NEWADDR) ? "add" : "remove",
+                  len, text, addr->prefix,
+                  (addr->addr_len == 16 && msg.error[0] == '\0')
+                  ? ", is IPv6 switched off there?" : " ", msg.error);
+
+    return NGX_ERROR;
+}
+
+
+static void
+ngx_tun_device_delete_addresses(ngx_tun_device_t *dev, ngx_log_t *log)
+{
+    ngx_uint_t          i;
+    ngx_tun_address_t  *addr;
+
+    addr = dev->added.elts;
+
+    for (i = 0; i < dev->added.nelts; i++) {
+        (void) ngx_tun_device_change_address(dev, &addr[i], RTM_DELADDR, log);
+    }
+
+    dev->added.nelts = 0;
+}
+
+
+/* the addresses that the previous cycle added are kept, or have had their day */
+
+static void
+ngx_tun_device_take_addresses(ngx_tun_device_t *dev, ngx_tun_device_t *old,
+    ngx_log_t *log)
+{
+    ngx_uint_t          i;
+    ngx_tun_address_t  *addr, *added;
+
+    addr = old->added.elts;
+
+    for (i = 0; i < old->added.nelts; i++) {
+
+        if (!ngx_tun_device_has_address(&dev->conf->addresses, &addr[i])) {
+            (void) ngx_tun_device_change_address(dev, &addr[i], RTM_DELADDR,
+                                                 log);
+            continue;
+        }
+
+        added = ngx_array_push(&dev->added);
+
+        if (added != NULL) {
+            *added = addr[i];
+        }
+    }
+}
+
+
+static ngx_uint_t
+ngx_tun_device_has_address(ngx_array_t *addresses, ngx_tun_address_t *addr)
+{
+    ngx_uint_t          i;
+    ngx_tun_address_t  *a;
+
+    a = addresses->elts;
+
+    for (i = 0; i < addresses->nelts; i++) {
+        if (a[i].addr_len == addr->addr_len
+            && ngx_memcmp(a[i].addr, addr->addr, addr->addr_len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static size_t
+ngx_tun_device_text(ngx_tun_address_t *addr, u_char *text)
+{
+    return ngx_inet_ntop((addr->addr_len == 4) ? AF_INET : AF_INET6,
+                         addr->addr, text, NGX_INET6_ADDRSTRLEN);
+}
