@@ -403,7 +403,7 @@ ngx_tun_tcp_update(ngx_tun_tcp_t *tcp)
         ngx_tun_tcp_established(tcp);
     }
 
-    if (flow->acked != 0) {
+    if (flow->acked != 0 || tcp->state == NGX_TUN_TCP_CLOSING) {
         ngx_tun_tx_acked(&tcp->tx, flow->acked);
         flow->acked = 0;
 
@@ -557,8 +557,13 @@ ngx_tun_tcp_end(ngx_tun_tcp_t *tcp)
 
     case NGX_TUN_TCP_OPENED:
 
-        ngx_tun_lwip_abort(&tcp->lwip);
-        break;
+        if (!tcp->shutdown) {
+            ngx_tun_lwip_abort(&tcp->lwip);
+            break;
+        }
+
+        /* a server that has said all before the client's ACK came */
+        /* fall through */
 
     default:
 
