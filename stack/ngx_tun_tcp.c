@@ -503,22 +503,26 @@ ngx_tun_tcp_push(ngx_tun_tcp_t *tcp)
 static void
 ngx_tun_tcp_finish(ngx_tun_tcp_t *tcp)
 {
-    if (tcp->state != NGX_TUN_TCP_CLOSING) {
+    if (tcp->state != NGX_TUN_TCP_CLOSING && !tcp->shutdown) {
+        return;
+    }
 
-        if (tcp->shutdown && !tcp->reset) {
-            ngx_tun_lwip_shutdown(&tcp->lwip);
+    if (tcp->reset) {
+
+        /* not before the client has all that was sent */
+
+        if (tcp->tx.len == 0) {
+            ngx_tun_lwip_abort(&tcp->lwip);
         }
 
         return;
     }
 
-    if (!tcp->reset) {
+    if (tcp->state == NGX_TUN_TCP_CLOSING) {
         ngx_tun_lwip_close(&tcp->lwip);
-        return;
-    }
 
-    if (tcp->tx.len == 0) {
-        ngx_tun_lwip_abort(&tcp->lwip);
+    } else {
+        ngx_tun_lwip_shutdown(&tcp->lwip);
     }
 }
 
