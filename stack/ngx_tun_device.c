@@ -34,6 +34,7 @@ typedef struct {
     unsigned                  tun:1;
     unsigned                  tap:1;
     unsigned                  multi_queue:1;
+    unsigned                  in_use:1;    /* by any process */
 } ngx_tun_device_link_t;
 
 
@@ -70,6 +71,8 @@ static ngx_int_t ngx_tun_device_get_link(ngx_tun_device_t *dev,
     ngx_uint_t index, ngx_tun_device_link_t *link, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_link_handler(struct nlmsghdr *header,
     void *data);
+static ngx_uint_t ngx_tun_device_info(struct rtattr *info, ngx_uint_t type,
+    ngx_uint_t value);
 static ngx_int_t ngx_tun_device_set_link(ngx_tun_device_t *dev,
     ngx_uint_t mtu, ngx_uint_t up, ngx_log_t *log);
 
@@ -445,6 +448,11 @@ ngx_tun_device_check_link(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
     } else if (!link->multi_queue && dev->conf->queues > 1) {
         reason = "has a single queue, and cannot serve several workers";
 
+    } else if (link->in_use && !dev->reused) {
+
+        /* the driver would share out the packets of a multi-queue device */
+        reason = "is in use by another process";
+
     } else {
         return NGX_OK;
     }
@@ -623,7 +631,7 @@ ngx_tun_device_link_handler(struct nlmsghdr *header, void *data)
 {
     ngx_tun_device_link_t *link = data;
 
-    struct rtattr     *rta, *kind, *info, *type, *queue;
+    struct rtattr     *rta, *kind, *info;
     struct ifinfomsg  *ifi;
 
     if (header->nlmsg_type != RTM_NEWLINK) {
@@ -665,13 +673,39 @@ ngx_tun_device_link_handler(struct nlmsghdr *header, void *data)
         return NGX_OK;
     }
 
-    type = ngx_tun_netlink_nested(info, IFLA_TUN_TYPE);
-    queue = ngx_tun_netlink_nested(info, IFLA_TUN_MULTI_QUEUE);
+    link->tap = (ngx_tun_device_info(info, IFLA_TUN_TYPE, IFF_TUN)
+                 == IFF_TAP);
+    link->multi_queue = ngx_tun_device_info(info, IFLA_TUN_MULTI_QUEUE, 0);
 
-    link->tap = (type != NULL && *(uint8_t *) RTA_DATA(type) == IFF_TAP);
-    link->multi_queue = (queue != NULL && *(uint8_t *) RTA_DATA(queue) != 0);
+    /* without a process there are only persistent devices */
+
+    link->in_use = !ngx_tun_device_info(info, IFLA_TUN_PERSIST, 1)
+                   || ngx_tun_device_info(info, IFLA_TUN_NUM_QUEUES, 0) != 0;
 
     return NGX_OK;
+}
+
+
+/* an attribute of 1 or 4 bytes */
+
+static ngx_uint_t
+ngx_tun_device_info(struct rtattr *info, ngx_uint_t type, ngx_uint_t value)
+{
+    uint32_t        u32;
+    struct rtattr  *rta;
+
+    rta = ngx_tun_netlink_nested(info, type);
+
+    if (rta == NULL) {
+        return value;
+    }
+
+    if (RTA_PAYLOAD(rta) >= sizeof(uint32_t)) {
+        ngx_memcpy(&u32, RTA_DATA(rta), sizeof(uint32_t));
+        return u32;
+    }
+
+    return *(uint8_t *) RTA_DATA(rta);
 }
 
 

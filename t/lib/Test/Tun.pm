@@ -225,6 +225,19 @@ sub daemon {
 	return $self->fork_in($name, sub { $sub->(@args) });
 }
 
+# a program that runs until the test ends
+
+sub program {
+	my ($self, $name, @cmd) = @_;
+
+	return $self->fork_in($name, sub {
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>>', "$self->{dir}/logs/programs.log");
+		open(STDERR, '>&', \*STDOUT);
+		CORE::exec(@cmd);
+	});
+}
+
 sub fork_in {
 	my ($self, $name, $sub) = @_;
 
