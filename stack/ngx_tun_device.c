@@ -22,6 +22,7 @@
 #define NGX_TUN_DEVICE_HOME    "/proc/self/ns/net"
 #define NGX_TUN_DEVICE_NETNS   "/run/netns/"
 #define NGX_TUN_DEVICE_TXQLEN  1000
+#define NGX_TUN_DEVICE_MTU6    1280          /* RFC 8200, 5 */
 
 
 /* what the kernel knows of an interface */
@@ -30,6 +31,8 @@ typedef struct {
     u_char                    name[IFNAMSIZ];
     ngx_uint_t                index;       /* 0: there is none */
     ngx_uint_t                mtu;
+    ngx_uint_t                txqlen;
+    ngx_uint_t                owner;       /* a user, or -1 */
     unsigned                  up:1;
     unsigned                  tun:1;
     unsigned                  tap:1;
@@ -44,7 +47,7 @@ typedef struct {
     ngx_tun_address_t        *addr;
     ngx_uint_t                own;         /* index of ours */
     ngx_uint_t                other;       /* index of another, or 0 */
-    ngx_uint_t                found;       /* ours has it */
+    ngx_uint_t                found;       /* ours has it, prefix and all */
 } ngx_tun_device_owner_t;
 
 
@@ -52,19 +55,25 @@ static ngx_int_t ngx_tun_device_dup(ngx_tun_device_t *dev,
     ngx_tun_device_t *old, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_attached(ngx_tun_device_t *dev,
     ngx_tun_device_t *old);
+static ngx_uint_t ngx_tun_device_same_netns(ngx_tun_device_t *dev,
+    ngx_socket_t fd);
 static ngx_int_t ngx_tun_device_open_files(ngx_tun_device_t *dev,
     ngx_log_t *log);
 static ngx_int_t ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home,
     ngx_log_t *log);
-static ngx_int_t ngx_tun_device_leave_netns(int home, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_leave_netns(ngx_tun_device_t *dev, int home,
+    ngx_log_t *log);
+static void ngx_tun_device_netns_path(ngx_tun_device_t *dev, u_char *path);
 static ngx_int_t ngx_tun_device_check_link(ngx_tun_device_t *dev,
     ngx_tun_device_link_t *link, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_attach(ngx_tun_device_t *dev,
     ngx_tun_device_link_t *link, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_attach_queue(ngx_tun_device_t *dev,
-    ngx_socket_t fd, ngx_uint_t multi_queue, ngx_log_t *log);
-static void ngx_tun_device_attach_failed(ngx_tun_device_t *dev, ngx_err_t err,
-    ngx_log_t *log);
+    ngx_tun_device_link_t *link, ngx_socket_t fd, ngx_log_t *log);
+static void ngx_tun_device_attach_failed(ngx_tun_device_t *dev,
+    ngx_tun_device_link_t *link, ngx_err_t err, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_configure(ngx_tun_device_t *dev,
+    ngx_tun_device_link_t *link, ngx_log_t *log);
 static void ngx_tun_device_set_offload(ngx_tun_device_t *dev);
 
 static ngx_int_t ngx_tun_device_get_link(ngx_tun_device_t *dev,
@@ -74,10 +83,14 @@ static ngx_int_t ngx_tun_device_link_handler(struct nlmsghdr *header,
 static ngx_uint_t ngx_tun_device_info(struct rtattr *info, ngx_uint_t type,
     ngx_uint_t value);
 static ngx_int_t ngx_tun_device_set_link(ngx_tun_device_t *dev,
-    ngx_uint_t mtu, ngx_uint_t up, ngx_log_t *log);
+    ngx_uint_t mtu, ngx_uint_t txqlen, ngx_uint_t up, ngx_log_t *log);
 
 static ngx_int_t ngx_tun_device_add_addresses(ngx_tun_device_t *dev,
-    ngx_log_t *log);
+    ngx_tun_device_t *old, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_add_address(ngx_tun_device_t *dev,
+    ngx_tun_device_t *old, ngx_tun_address_t *addr, ngx_log_t *log);
+static ngx_int_t ngx_tun_device_keep_address(ngx_tun_device_t *dev,
+    ngx_tun_address_t *addr);
 static ngx_int_t ngx_tun_device_find_owner(ngx_tun_device_t *dev,
     ngx_tun_device_owner_t *owner, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_owner_handler(struct nlmsghdr *header,
@@ -91,7 +104,7 @@ static void ngx_tun_device_delete_addresses(ngx_tun_device_t *dev,
 static void ngx_tun_device_take_addresses(ngx_tun_device_t *dev,
     ngx_tun_device_t *old, ngx_log_t *log);
 static ngx_uint_t ngx_tun_device_has_address(ngx_array_t *addresses,
-    ngx_tun_address_t *addr);
+    ngx_tun_address_t *addr, ngx_uint_t any_prefix);
 static size_t ngx_tun_device_text(ngx_tun_address_t *addr, u_char *text);
 static void ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log);
 
@@ -138,25 +151,14 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
         dev->existed = (link.index != 0);
         dev->was_up = link.up;
         dev->mtu_found = link.mtu;
+        dev->txqlen_found = link.txqlen;
     }
 
     if (ngx_tun_device_attach(dev, &link, log) != NGX_OK
-        || ngx_tun_device_get_link(dev, 0, &link, log) != NGX_OK)
+        || ngx_tun_device_get_link(dev, 0, &link, log) != NGX_OK
+        || ngx_tun_device_configure(dev, &link, log) != NGX_OK
+        || ngx_tun_device_add_addresses(dev, old, log) != NGX_OK)
     {
-        goto failed;
-    }
-
-    dev->index = link.index;
-
-    if (!dev->reused) {
-        if (ngx_tun_device_set_link(dev, dev->conf->mtu, 1, log) != NGX_OK) {
-            goto failed;
-        }
-
-        ngx_tun_device_set_offload(dev);
-    }
-
-    if (ngx_tun_device_add_addresses(dev, log) != NGX_OK) {
         goto failed;
     }
 
@@ -189,9 +191,12 @@ ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_tun_device_take_addresses(dev, old, log);
     ngx_tun_device_set_offload(dev);
 
-    if (dev->conf->mtu != old->conf->mtu) {
-        (void) ngx_tun_device_set_link(dev, dev->conf->mtu, 1, log);
-    }
+    (void) ngx_tun_device_set_link(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
+                                   1, log);
+
+    /* those with another prefix now, or that went with a removed primary */
+
+    (void) ngx_tun_device_add_addresses(dev, NULL, log);
 }
 
 
@@ -223,22 +228,46 @@ ngx_tun_device_close(ngx_tun_device_t *dev, ngx_uint_t restore, ngx_log_t *log)
 static void
 ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
 {
-    if (dev->index == 0 || dev->superseded) {
+    ngx_uint_t              given_up;
+    ngx_tun_device_link_t   link;
+
+    given_up = dev->reused && !dev->committed;
+
+    if (dev->index == 0
+        || dev->superseded
+        || (!dev->existed && !given_up))
+    {
         return;
     }
 
-    if (dev->reused && !dev->committed) {
-        ngx_tun_device_delete_addresses(dev, log);
-        return;
-    }
+    /* someone may have deleted it, or moved it elsewhere */
 
-    if (!dev->existed) {
+    if (ngx_tun_device_get_link(dev, dev->index, &link, log) != NGX_OK
+        || link.index == 0)
+    {
         return;
     }
 
     ngx_tun_device_delete_addresses(dev, log);
 
-    (void) ngx_tun_device_set_link(dev, dev->mtu_found, dev->was_up, log);
+    if (!given_up) {
+        (void) ioctl(dev->fds[0], TUNSETOFFLOAD, 0);
+
+        /* where nothing could be changed, there is nothing to be said twice */
+
+        if (link.mtu != dev->mtu_found
+            || link.txqlen != dev->txqlen_found
+            || link.up != dev->was_up)
+        {
+            (void) ngx_tun_device_set_link(dev, dev->mtu_found,
+                                           dev->txqlen_found, dev->was_up,
+                                           log);
+        }
+
+    } else if (dev->mtu_raised) {
+        (void) ngx_tun_device_set_link(dev, dev->mtu_raised, link.txqlen,
+                                       link.up, log);
+    }
 }
 
 
@@ -249,14 +278,44 @@ ngx_tun_device_attached(ngx_tun_device_t *dev, ngx_tun_device_t *old)
 
     ngx_memzero(&ifr, sizeof(struct ifreq));
 
-    /* not, if the interface was deleted in the meantime */
+    /* not, if the interface was deleted, renamed or moved in the meantime */
 
-    if (ioctl(old->fds[0], TUNGETIFF, &ifr) == -1) {
+    if (ioctl(old->fds[0], TUNGETIFF, &ifr) == -1
+        || ngx_strncmp(ifr.ifr_name, dev->conf->name.data, IFNAMSIZ) != 0
+        || !ngx_tun_device_same_netns(dev, old->fds[0]))
+    {
         return NGX_DECLINED;
     }
 
-    return (ngx_strncmp(ifr.ifr_name, dev->conf->name.data, IFNAMSIZ) == 0)
-           ? NGX_OK : NGX_DECLINED;
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_tun_device_same_netns(ngx_tun_device_t *dev, ngx_socket_t fd)
+{
+    int              netns;
+    u_char           path[NGX_MAX_PATH];
+    ngx_uint_t       same;
+    ngx_file_info_t  is, wanted;
+
+    /* Linux 5.8, and CAP_NET_ADMIN */
+
+    netns = ioctl(fd, TUNGETDEVNETNS);
+    if (netns == -1) {
+        return 1;
+    }
+
+    ngx_tun_device_netns_path(dev, path);
+
+    same = (ngx_fd_info(netns, &is) != NGX_FILE_ERROR
+            && ngx_file_info(path, &wanted) != NGX_FILE_ERROR
+            && is.st_dev == wanted.st_dev
+            && is.st_ino == wanted.st_ino);
+
+    (void) close(netns);
+
+    return same;
 }
 
 
@@ -286,6 +345,7 @@ ngx_tun_device_dup(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     dev->existed = old->existed;
     dev->was_up = old->was_up;
     dev->mtu_found = old->mtu_found;
+    dev->txqlen_found = old->txqlen_found;
     dev->vnet_len = old->vnet_len;
     dev->offload = old->offload;
 
@@ -311,6 +371,7 @@ ngx_tun_device_open_files(ngx_tun_device_t *dev, ngx_log_t *log)
 {
     int         home;
     ngx_int_t   rc;
+    ngx_err_t   err;
     ngx_uint_t  i;
 
     home = -1;
@@ -331,9 +392,12 @@ ngx_tun_device_open_files(ngx_tun_device_t *dev, ngx_log_t *log)
         dev->fds[i] = open(NGX_TUN_DEVICE_PATH, O_RDWR|O_NONBLOCK|O_CLOEXEC);
 
         if (dev->fds[i] == (ngx_socket_t) -1) {
-            ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                          "tun \"%V\": open(\"%s\") failed",
-                          &dev->conf->name, NGX_TUN_DEVICE_PATH);
+            err = ngx_errno;
+            ngx_log_error(NGX_LOG_EMERG, log, err,
+                          "tun \"%V\": open(\"%s\") failed%s",
+                          &dev->conf->name, NGX_TUN_DEVICE_PATH,
+                          (err == NGX_ENOENT || err == ENODEV || err == ENXIO)
+                          ? ", is the kernel module \"tun\" there?" : "");
             goto done;
         }
     }
@@ -353,7 +417,7 @@ ngx_tun_device_open_files(ngx_tun_device_t *dev, ngx_log_t *log)
 
 done:
 
-    if (home != -1 && ngx_tun_device_leave_netns(home, log) != NGX_OK) {
+    if (home != -1 && ngx_tun_device_leave_netns(dev, home, log) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -364,17 +428,10 @@ done:
 static ngx_int_t
 ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home, ngx_log_t *log)
 {
-    int         fd;
-    ngx_str_t  *netns;
-    u_char      path[NGX_MAX_PATH];
+    int     fd;
+    u_char  path[NGX_MAX_PATH];
 
-    netns = &dev->conf->netns;
-
-    (void) ngx_snprintf(path, NGX_MAX_PATH, "%s%V%Z",
-                        ngx_strlchr(netns->data, netns->data + netns->len, '/')
-                        ? "" : NGX_TUN_DEVICE_NETNS, netns);
-
-    path[NGX_MAX_PATH - 1] = '\0';
+    ngx_tun_device_netns_path(dev, path);
 
     fd = open((char *) path, O_RDONLY|O_CLOEXEC);
 
@@ -397,8 +454,8 @@ ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home, ngx_log_t *log)
 
     if (setns(fd, CLONE_NEWNET) == -1) {
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                      "tun \"%V\": setns(\"%s\") failed",
-                      &dev->conf->name, path);
+                      "tun \"%V\": setns(\"%s\") to the network namespace "
+                      "failed", &dev->conf->name, path);
         (void) close(fd);
         (void) close(*home);
         return NGX_ERROR;
@@ -411,7 +468,7 @@ ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home, ngx_log_t *log)
 
 
 static ngx_int_t
-ngx_tun_device_leave_netns(int home, ngx_log_t *log)
+ngx_tun_device_leave_netns(ngx_tun_device_t *dev, int home, ngx_log_t *log)
 {
     ngx_int_t  rc;
 
@@ -419,13 +476,37 @@ ngx_tun_device_leave_netns(int home, ngx_log_t *log)
 
     if (setns(home, CLONE_NEWNET) == -1) {
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                      "setns() back to the own network namespace failed");
+                      "tun \"%V\": setns() back to the own network namespace "
+                      "failed", &dev->conf->name);
         rc = NGX_ERROR;
     }
 
     (void) close(home);
 
     return rc;
+}
+
+
+static void
+ngx_tun_device_netns_path(ngx_tun_device_t *dev, u_char *path)
+{
+    u_char     *last;
+    ngx_str_t  *netns;
+
+    netns = &dev->conf->netns;
+    last = path + NGX_MAX_PATH - 1;
+
+    if (netns->len == 0) {
+        last = ngx_slprintf(path, last, "%s", NGX_TUN_DEVICE_HOME);
+
+    } else if (ngx_strlchr(netns->data, netns->data + netns->len, '/')) {
+        last = ngx_slprintf(path, last, "%V", netns);
+
+    } else {
+        last = ngx_slprintf(path, last, "%s%V", NGX_TUN_DEVICE_NETNS, netns);
+    }
+
+    *last = '\0';
 }
 
 
@@ -446,7 +527,7 @@ ngx_tun_device_check_link(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
         reason = "is not a TUN device";
 
     } else if (!link->multi_queue && dev->conf->queues > 1) {
-        reason = "has a single queue, and cannot serve several workers";
+        reason = "has a single queue, several workers need \"multi_queue\"";
 
     } else if (link->in_use && !dev->reused) {
 
@@ -469,12 +550,8 @@ static ngx_int_t
 ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
     ngx_log_t *log)
 {
-    ngx_uint_t    i, multi_queue;
+    ngx_uint_t    i;
     struct ifreq  ifr;
-
-    /* a device of ours may get more queues at a reload */
-
-    multi_queue = (link->index == 0 || link->multi_queue);
 
     for (i = 0; i < dev->conf->queues; i++) {
 
@@ -484,7 +561,7 @@ ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
             continue;
         }
 
-        if (ngx_tun_device_attach_queue(dev, dev->fds[i], multi_queue, log)
+        if (ngx_tun_device_attach_queue(dev, link, dev->fds[i], log)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -496,8 +573,8 @@ ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
 
 
 static ngx_int_t
-ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_socket_t fd,
-    ngx_uint_t multi_queue, ngx_log_t *log)
+ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+    ngx_socket_t fd, ngx_log_t *log)
 {
     int           size;
     unsigned      features;
@@ -518,12 +595,16 @@ ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_socket_t fd,
         dev->vnet_len = sizeof(struct virtio_net_hdr);
     }
 
-    if (multi_queue && (features & IFF_MULTI_QUEUE)) {
+    /* a device of ours may get more queues at a reload */
+
+    if ((features & IFF_MULTI_QUEUE)
+        && (link->index == 0 || link->multi_queue))
+    {
         ifr.ifr_flags |= IFF_MULTI_QUEUE;
     }
 
     if (ioctl(fd, TUNSETIFF, &ifr) == -1) {
-        ngx_tun_device_attach_failed(dev, ngx_errno, log);
+        ngx_tun_device_attach_failed(dev, link, ngx_errno, log);
         return NGX_ERROR;
     }
 
@@ -541,14 +622,25 @@ ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_socket_t fd,
 
 
 static void
-ngx_tun_device_attach_failed(ngx_tun_device_t *dev, ngx_err_t err,
-    ngx_log_t *log)
+ngx_tun_device_attach_failed(ngx_tun_device_t *dev,
+    ngx_tun_device_link_t *link, ngx_err_t err, ngx_log_t *log)
 {
     char  *reason;
 
     switch (err) {
 
     case NGX_EPERM:
+
+        if (link->owner != (ngx_uint_t) -1
+            && link->owner != (ngx_uint_t) geteuid())
+        {
+            ngx_log_error(NGX_LOG_EMERG, log, err,
+                          "tun \"%V\": ioctl(TUNSETIFF) failed, "
+                          "CAP_NET_ADMIN is needed, the device belongs to "
+                          "user %ui", &dev->conf->name, link->owner);
+            return;
+        }
+
         reason = ", CAP_NET_ADMIN is needed, or a device of this user";
         break;
 
@@ -567,6 +659,37 @@ ngx_tun_device_attach_failed(ngx_tun_device_t *dev, ngx_err_t err,
     ngx_log_error(NGX_LOG_EMERG, log, err,
                   "tun \"%V\": ioctl(TUNSETIFF) failed%s",
                   &dev->conf->name, reason);
+}
+
+
+static ngx_int_t
+ngx_tun_device_configure(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+    ngx_log_t *log)
+{
+    if (link->index == 0) {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "tun \"%V\": the interface is not there any more",
+                      &dev->conf->name);
+        return NGX_ERROR;
+    }
+
+    dev->index = link->index;
+
+    if (!dev->reused) {
+        ngx_tun_device_set_offload(dev);
+
+    } else if (link->mtu < NGX_TUN_DEVICE_MTU6
+               && dev->conf->mtu >= NGX_TUN_DEVICE_MTU6)
+    {
+        /* the MTU of a reload waits for its commit, but IPv6 cannot */
+        dev->mtu_raised = link->mtu;
+
+    } else {
+        return NGX_OK;
+    }
+
+    return ngx_tun_device_set_link(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
+                                   1, log);
 }
 
 
@@ -601,6 +724,7 @@ ngx_tun_device_get_link(ngx_tun_device_t *dev, ngx_uint_t index,
     ngx_tun_netlink_msg_t   msg;
 
     ngx_memzero(link, sizeof(ngx_tun_device_link_t));
+    link->owner = (ngx_uint_t) -1;
 
     ifi = ngx_tun_netlink_init(&msg, RTM_GETLINK, 0, sizeof(struct ifinfomsg));
     ifi->ifi_family = AF_UNSPEC;
@@ -654,6 +778,11 @@ ngx_tun_device_link_handler(struct nlmsghdr *header, void *data)
         link->mtu = *(uint32_t *) RTA_DATA(rta);
     }
 
+    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_TXQLEN);
+    if (rta != NULL) {
+        link->txqlen = *(uint32_t *) RTA_DATA(rta);
+    }
+
     rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg),
                                IFLA_LINKINFO);
     if (rta == NULL) {
@@ -676,6 +805,8 @@ ngx_tun_device_link_handler(struct nlmsghdr *header, void *data)
     link->tap = (ngx_tun_device_info(info, IFLA_TUN_TYPE, IFF_TUN)
                  == IFF_TAP);
     link->multi_queue = ngx_tun_device_info(info, IFLA_TUN_MULTI_QUEUE, 0);
+
+    link->owner = ngx_tun_device_info(info, IFLA_TUN_OWNER, link->owner);
 
     /* without a process there are only persistent devices */
 
@@ -710,8 +841,8 @@ ngx_tun_device_info(struct rtattr *info, ngx_uint_t type, ngx_uint_t value)
 
 
 static ngx_int_t
-ngx_tun_device_set_link(ngx_tun_device_t *dev, ngx_uint_t mtu, ngx_uint_t up,
-    ngx_log_t *log)
+ngx_tun_device_set_link(ngx_tun_device_t *dev, ngx_uint_t mtu,
+    ngx_uint_t txqlen, ngx_uint_t up, ngx_log_t *log)
 {
     struct ifinfomsg       *ifi;
     ngx_tun_netlink_msg_t   msg;
@@ -723,25 +854,27 @@ ngx_tun_device_set_link(ngx_tun_device_t *dev, ngx_uint_t mtu, ngx_uint_t up,
     ifi->ifi_flags = up ? IFF_UP : 0;
 
     ngx_tun_netlink_add_u32(&msg, IFLA_MTU, (uint32_t) mtu);
-    ngx_tun_netlink_add_u32(&msg, IFLA_TXQLEN, NGX_TUN_DEVICE_TXQLEN);
+    ngx_tun_netlink_add_u32(&msg, IFLA_TXQLEN, (uint32_t) txqlen);
 
     if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
         return NGX_OK;
     }
 
     ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                  "tun \"%V\": cannot set the interface %s with mtu %ui %s",
-                  &dev->conf->name, up ? "up" : "down", mtu, msg.error);
+                  "tun \"%V\": cannot set the interface %s with mtu %ui%s%s",
+                  &dev->conf->name, up ? "up" : "down", mtu,
+                  (msg.error[0] == '\0') ? "" : ": ", msg.error);
 
     return NGX_ERROR;
 }
 
 
 static ngx_int_t
-ngx_tun_device_add_addresses(ngx_tun_device_t *dev, ngx_log_t *log)
+ngx_tun_device_add_addresses(ngx_tun_device_t *dev, ngx_tun_device_t *old,
+    ngx_log_t *log)
 {
     ngx_uint_t               i;
-    ngx_tun_address_t       *addr, *added;
+    ngx_tun_address_t       *addr;
     ngx_tun_device_owner_t   owner;
 
     addr = dev->conf->addresses.elts;
@@ -766,19 +899,64 @@ ngx_tun_device_add_addresses(ngx_tun_device_t *dev, ngx_log_t *log)
             return NGX_ERROR;
         }
 
-        if (ngx_tun_device_change_address(dev, &addr[i], RTM_NEWADDR, log)
-            != NGX_OK)
-        {
+        if (ngx_tun_device_add_address(dev, old, &addr[i], log) != NGX_OK) {
             return NGX_ERROR;
         }
-
-        added = ngx_array_push(&dev->added);
-        if (added == NULL) {
-            return NGX_ERROR;
-        }
-
-        *added = addr[i];
     }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_tun_device_add_address(ngx_tun_device_t *dev, ngx_tun_device_t *old,
+    ngx_tun_address_t *addr, ngx_log_t *log)
+{
+    size_t     len;
+    u_char     text[NGX_INET6_ADDRSTRLEN];
+    ngx_int_t  rc;
+
+    rc = ngx_tun_device_change_address(dev, addr, RTM_NEWADDR, log);
+
+    if (rc != NGX_DECLINED) {
+        return (rc == NGX_OK) ? ngx_tun_device_keep_address(dev, addr) : rc;
+    }
+
+    /* the one of the previous cycle, which its prefix leaves at the commit */
+
+    if (dev->reused
+        && old != NULL
+        && ngx_tun_device_has_address(&old->added, addr, 1))
+    {
+        return NGX_OK;
+    }
+
+    len = ngx_tun_device_text(addr, text);
+
+    ngx_log_error(NGX_LOG_EMERG, log, 0,
+                  "tun \"%V\": the interface has the address %*s already, "
+                  "with another prefix than %ui", &dev->conf->name, len, text,
+                  addr->prefix);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_tun_device_keep_address(ngx_tun_device_t *dev, ngx_tun_address_t *addr)
+{
+    ngx_tun_address_t  *added;
+
+    if (ngx_tun_device_has_address(&dev->added, addr, 0)) {
+        return NGX_OK;
+    }
+
+    added = ngx_array_push(&dev->added);
+    if (added == NULL) {
+        return NGX_ERROR;
+    }
+
+    *added = *addr;
 
     return NGX_OK;
 }
@@ -839,7 +1017,7 @@ ngx_tun_device_owner_handler(struct nlmsghdr *header, void *data)
     }
 
     if (ifa->ifa_index == owner->own) {
-        owner->found = 1;
+        owner->found |= (ifa->ifa_prefixlen == owner->addr->prefix);
 
     } else {
         owner->other = ifa->ifa_index;
@@ -873,6 +1051,7 @@ static ngx_int_t
 ngx_tun_device_change_address(ngx_tun_device_t *dev, ngx_tun_address_t *addr,
     ngx_uint_t type, ngx_log_t *log)
 {
+    char                   *reason;
     size_t                  len;
     u_char                  text[NGX_INET6_ADDRSTRLEN];
     ngx_err_t               err;
@@ -907,15 +1086,27 @@ ngx_tun_device_change_address(ngx_tun_device_t *dev, ngx_tun_address_t *addr,
         return NGX_OK;
     }
 
+    if (type == RTM_NEWADDR && err == NGX_EEXIST) {
+        return NGX_DECLINED;
+    }
+
+    if (msg.error[0] != '\0') {
+        reason = ": ";
+
+    } else if (addr->addr_len == 16 && err != NGX_EPERM) {
+        reason = ", is IPv6 switched off there?";
+
+    } else {
+        reason = "";
+    }
+
     len = ngx_tun_device_text(addr, text);
 
     ngx_log_error(NGX_LOG_EMERG, log, err,
                   "tun \"%V\": cannot %s the address %*s/%ui%s%s",
                   &dev->conf->name,
                   (type == RTM_NEWADDR) ? "add" : "remove",
-                  len, text, addr->prefix,
-                  (addr->addr_len == 16 && msg.error[0] == '\0')
-                  ? ", is IPv6 switched off there?" : " ", msg.error);
+                  len, text, addr->prefix, reason, msg.error);
 
     return NGX_ERROR;
 }
@@ -944,29 +1135,26 @@ ngx_tun_device_take_addresses(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_log_t *log)
 {
     ngx_uint_t          i;
-    ngx_tun_address_t  *addr, *added;
+    ngx_tun_address_t  *addr;
 
     addr = old->added.elts;
 
     for (i = 0; i < old->added.nelts; i++) {
 
-        if (!ngx_tun_device_has_address(&dev->conf->addresses, &addr[i])) {
+        if (ngx_tun_device_has_address(&dev->conf->addresses, &addr[i], 0)) {
+            (void) ngx_tun_device_keep_address(dev, &addr[i]);
+
+        } else {
             (void) ngx_tun_device_change_address(dev, &addr[i], RTM_DELADDR,
                                                  log);
-            continue;
-        }
-
-        added = ngx_array_push(&dev->added);
-
-        if (added != NULL) {
-            *added = addr[i];
         }
     }
 }
 
 
 static ngx_uint_t
-ngx_tun_device_has_address(ngx_array_t *addresses, ngx_tun_address_t *addr)
+ngx_tun_device_has_address(ngx_array_t *addresses, ngx_tun_address_t *addr,
+    ngx_uint_t any_prefix)
 {
     ngx_uint_t          i;
     ngx_tun_address_t  *a;
@@ -975,6 +1163,7 @@ ngx_tun_device_has_address(ngx_array_t *addresses, ngx_tun_address_t *addr)
 
     for (i = 0; i < addresses->nelts; i++) {
         if (a[i].addr_len == addr->addr_len
+            && (any_prefix || a[i].prefix == addr->prefix)
             && ngx_memcmp(a[i].addr, addr->addr, addr->addr_len) == 0)
         {
             return 1;

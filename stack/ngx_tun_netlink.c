@@ -14,6 +14,7 @@
 #define NGX_TUN_NETLINK_TIMEOUT  1           /* second */
 
 
+static ssize_t ngx_tun_netlink_recv(ngx_socket_t s, u_char *buf, size_t size);
 static ngx_int_t ngx_tun_netlink_answer(ngx_tun_netlink_msg_t *msg,
     u_char *buf, size_t size, ngx_tun_netlink_pt handler, void *data);
 static ngx_int_t ngx_tun_netlink_error(ngx_tun_netlink_msg_t *msg,
@@ -136,14 +137,10 @@ ngx_tun_netlink_talk(ngx_socket_t s, ngx_tun_netlink_msg_t *msg,
     }
 
     do {
-        n = recv(s, buf, NGX_TUN_NETLINK_BUFFER, 0);
+        n = ngx_tun_netlink_recv(s, buf, NGX_TUN_NETLINK_BUFFER);
 
-        if (n == -1) {
-            rc = (ngx_errno == NGX_EINTR) ? NGX_AGAIN : NGX_ERROR;
-
-        } else {
-            rc = ngx_tun_netlink_answer(msg, buf, n, handler, data);
-        }
+        rc = (n == -1) ? NGX_ERROR
+                       : ngx_tun_netlink_answer(msg, buf, n, handler, data);
 
     } while (rc == NGX_AGAIN);
 
@@ -152,6 +149,44 @@ ngx_tun_netlink_talk(ngx_socket_t s, ngx_tun_netlink_msg_t *msg,
     ngx_set_errno(err);
 
     return rc;
+}
+
+
+static ssize_t
+ngx_tun_netlink_recv(ngx_socket_t s, u_char *buf, size_t size)
+{
+    ssize_t             n;
+    struct iovec        iov;
+    struct msghdr       msg;
+    struct sockaddr_nl  sa;
+
+    iov.iov_base = buf;
+    iov.iov_len = size;
+
+    ngx_memzero(&sa, sizeof(struct sockaddr_nl));
+    ngx_memzero(&msg, sizeof(struct msghdr));
+
+    msg.msg_name = &sa;
+    msg.msg_namelen = sizeof(struct sockaddr_nl);
+    msg.msg_iov = &iov;
+    msg.msg_iovlen = 1;
+
+    do {
+        n = recvmsg(s, &msg, 0);
+    } while (n == -1 && ngx_errno == NGX_EINTR);
+
+    if (n == -1) {
+        return -1;
+    }
+
+    if (msg.msg_flags & MSG_TRUNC) {
+        ngx_set_errno(EMSGSIZE);
+        return -1;
+    }
+
+    /* only the kernel is listened to */
+
+    return (sa.nl_pid == 0) ? n : 0;
 }
 
 
@@ -173,9 +208,9 @@ ngx_tun_netlink_answer(ngx_tun_netlink_msg_t *msg, u_char *buf, size_t size,
 
         switch (header->nlmsg_type) {
 
-        case NLMSG_DONE:
-            return NGX_OK;
+        /* both have an error code first, it ends a dump that failed too */
 
+        case NLMSG_DONE:
         case NLMSG_ERROR:
             return ngx_tun_netlink_error(msg, header);
 
@@ -193,23 +228,26 @@ ngx_tun_netlink_answer(ngx_tun_netlink_msg_t *msg, u_char *buf, size_t size,
 static ngx_int_t
 ngx_tun_netlink_error(ngx_tun_netlink_msg_t *msg, struct nlmsghdr *header)
 {
-    struct rtattr     *rta;
-    struct nlmsgerr   *e;
+    int             error;
+    size_t          size;
+    struct rtattr  *rta;
 
-    if (header->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr))) {
+    size = (header->nlmsg_type == NLMSG_DONE) ? sizeof(int)
+                                              : sizeof(struct nlmsgerr);
+
+    if (header->nlmsg_len < NLMSG_LENGTH(size)) {
         ngx_set_errno(EBADMSG);
         return NGX_ERROR;
     }
 
-    e = NLMSG_DATA(header);
+    error = *(int *) NLMSG_DATA(header);
 
-    if (e->error == 0) {
+    if (error == 0) {
         return NGX_OK;
     }
 
     if (header->nlmsg_flags & NLM_F_ACK_TLVS) {
-        rta = ngx_tun_netlink_attr(header, sizeof(struct nlmsgerr),
-                                   NLMSGERR_ATTR_MSG);
+        rta = ngx_tun_netlink_attr(header, size, NLMSGERR_ATTR_MSG);
         if (rta != NULL) {
             (void) ngx_snprintf(msg->error, sizeof(msg->error), "%*s%Z",
                                 ngx_min(RTA_PAYLOAD(rta),
@@ -218,7 +256,7 @@ ngx_tun_netlink_error(ngx_tun_netlink_msg_t *msg, struct nlmsghdr *header)
         }
     }
 
-    ngx_set_errno(-e->error);
+    ngx_set_errno(-error);
 
     return NGX_ERROR;
 }
