@@ -125,7 +125,7 @@ my $start = time();
 kill 'QUIT', $pid;
 
 is($t->wait($job), 'ok', 'last bytes of a worker that leaves');
-ok(Test::Tun::wait_for(10, sub { !kill 0, $pid }), 'and then it leaves');
+ok(Test::Tun::wait_for(10, sub { !Test::Tun::alive($pid) }), 'and then it leaves');
 cmp_ok(time() - $start, '<', 10, 'in time');
 
 $t->done();

@@ -464,8 +464,15 @@ sub stop {
 
 	kill $signal || 'TERM', $pid;
 
-	return wait_for($timeout || 10, sub { !kill 0, $pid })
+	return wait_for($timeout || 10, sub { !alive($pid) })
 		|| (kill('KILL', $pid) && 0);
+}
+
+# a process that has ended may wait for its parent yet
+
+sub alive {
+	my ($pid) = @_;
+	return slurp("/proc/$pid/stat") =~ /\) [^ZX]/;
 }
 
 sub wait_for {
