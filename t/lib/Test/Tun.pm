@@ -44,12 +44,16 @@ sub new {
 
 	plan(skip_all => 'must be root') if $> != 0;
 
+	# to nginx itself the variable is a list of inherited sockets
+
+	my $nginx = delete $ENV{NGINX} || '/usr/sbin/nginx';
+
 	my $dir = tempdir('nginx-tun-test-XXXXXX', TMPDIR => 1);
 	chmod 0755, $dir;
 
 	$self = bless {
 		dir => $dir, pid => $$, n => 0, daemons => {}, nets => {},
-		alerts => [], nginx => $ENV{NGINX} || '/usr/sbin/nginx',
+		alerts => [], nginx => $nginx,
 		module => abs_path($ENV{TUN_MODULE}
 			|| 'build/ngx_stream_tun_module.so'),
 		options => \%options,
