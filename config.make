@@ -4,6 +4,8 @@
 
 cat << END                                                    >> $NGX_MAKEFILE
 
+$NGX_OBJS/ngx_stream_tun_module.so:	$NGX_OBJS/addon/lwip/liblwip.a
+
 $NGX_OBJS/addon/lwip/liblwip.a:	\\
 	$ngx_addon_dir/stack/ngx_tun_lwip.c	\\
 	$ngx_addon_dir/stack/ngx_tun_lwip.h	\\
