@@ -26,6 +26,8 @@
 
 #define NGX_TUN_LWIP_RTO       3            /* slow ticks */
 
+#define NGX_TUN_LWIP_CHALLENGE 500          /* ms between two of a flow */
+
 
 struct ngx_tun_lwip_s {
     struct netif                netif;
@@ -72,6 +74,9 @@ static err_t ngx_tun_lwip_recv_handler(void *arg, struct tcp_pcb *pcb,
 static void ngx_tun_lwip_error_handler(void *arg, err_t err);
 static void ngx_tun_lwip_buf_handler(struct pbuf *p);
 
+static int ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
+    ngx_tun_lwip_segment_t *seg);
+static void ngx_tun_lwip_challenge(ngx_tun_lwip_flow_t *flow, uint32_t now);
 static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_segment_t *seg);
 static void ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg,
     struct netif *netif);
@@ -287,6 +292,13 @@ ngx_tun_lwip_open(ngx_tun_lwip_t *lwip, ngx_tun_lwip_flow_t *flow,
     flow->lwip = lwip;
     flow->tx_base = isn + 1;
 
+    flow->mss = seg->mss;
+
+    if (flow->mss == 0) {
+        flow->mss = (seg->addr_len == 4) ? NGX_TUN_LWIP_MSS_4
+                                         : NGX_TUN_LWIP_MSS_6;
+    }
+
     ctx.opening = flow;
     ctx.isn = isn;
     ctx.listener->local_port = lwip_ntohs(th->dest);
@@ -311,6 +323,10 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
     struct pbuf         *p;
     struct tcp_pcb      *pcb;
     ngx_tun_lwip_buf_t  *buf;
+
+    if (ngx_tun_lwip_unacceptable(flow, seg)) {
+        return 0;
+    }
 
     p = ngx_tun_lwip_pbuf(seg);
     if (p == NULL) {
@@ -361,6 +377,125 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
     }
 
     return kept;
+}
+
+
+/* what lwIP would take, or answer each time */
+
+static int
+ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
+    ngx_tun_lwip_segment_t *seg)
+{
+    uint32_t         left, right;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (flow->time_wait || pcb->state == SYN_RCVD) {
+        return (seg->flags & (TCP_ACK|TCP_SYN|TCP_RST)) == 0;
+    }
+
+    left = pcb->rcv_nxt;
+    right = left + pcb->rcv_wnd;
+
+    /* RFC 5961, 3.2 and 4.2; lwIP resets where the number is exact */
+
+    if (seg->flags & TCP_RST) {
+
+        if (seg->seq == left) {
+            return 0;
+        }
+
+        if (TCP_SEQ_GT(seg->seq, left) && TCP_SEQ_LT(seg->seq, right)) {
+            ngx_tun_lwip_challenge(flow, seg->now);
+        }
+
+        return 1;
+    }
+
+    if (seg->flags & TCP_SYN) {
+        ngx_tun_lwip_challenge(flow, seg->now);
+        return 1;
+    }
+
+    if ((seg->flags & TCP_ACK) == 0) {
+        return 1;
+    }
+
+    /* of bytes not sent, or from too long ago: RFC 5961, 5.2 */
+
+    if (TCP_SEQ_GT(seg->ack, pcb->snd_nxt)
+        || TCP_SEQ_LT(seg->ack, pcb->lastack - pcb->snd_wnd_max))
+    {
+        ngx_tun_lwip_challenge(flow, seg->now);
+        return 1;
+    }
+
+    /* outside of the window, and no probe of it */
+
+    if (seg->data_len == 0
+        && (seg->flags & TCP_FIN) == 0
+        && (TCP_SEQ_LT(seg->seq, left - 1) || TCP_SEQ_GT(seg->seq, right)))
+    {
+        ngx_tun_lwip_challenge(flow, seg->now);
+        return 1;
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_tun_lwip_challenge(ngx_tun_lwip_flow_t *flow, uint32_t now)
+{
+    struct tcp_pcb  *pcb;
+
+    if (flow->challenged != 0
+        && now - flow->challenged < NGX_TUN_LWIP_CHALLENGE)
+    {
+        return;
+    }
+
+    flow->challenged = now ? now : 1;
+
+    pcb = flow->pcb;
+
+    tcp_ack_now(pcb);
+    tcp_output(pcb);
+
+    ngx_tun_lwip_settle(flow);
+}
+
+
+int
+ngx_tun_lwip_shrink(ngx_tun_lwip_flow_t *flow, uint32_t seq, uint16_t mss)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL
+        || flow->time_wait
+        || !flow->established
+        || TCP_SEQ_LT(seq, pcb->lastack)
+        || TCP_SEQ_GEQ(seq, pcb->snd_nxt))
+    {
+        return -1;
+    }
+
+    if (mss >= flow->mss) {
+        return 0;
+    }
+
+    flow->mss = LWIP_MAX(mss, NGX_TUN_LWIP_MSS_MIN);
+
+    /* the device cuts what is sent again anew: no need to wait */
+
+    if (pcb->unacked != NULL && pcb->rtime >= 0) {
+        pcb->rtime = pcb->rto;
+    }
+
+    return 0;
 }
 
 
@@ -969,7 +1104,7 @@ ngx_tun_lwip_accept_handler(void *arg, struct tcp_pcb *pcb, err_t err)
     /* a segment to the peer, cut by the device out of those of TCP_MSS */
 
     mss = netif->mtu - (IP_IS_V6_VAL(pcb->remote_ip) ? 40 : 20) - 20;
-    mss = LWIP_MIN(mss, pcb->mss);
+    mss = LWIP_MIN(mss, flow->mss);
     flow->mss = (uint16_t) LWIP_MAX(mss, NGX_TUN_LWIP_MSS_MIN);
 
     pcb->mss = TCP_MSS;

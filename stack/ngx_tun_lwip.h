@@ -73,6 +73,7 @@ struct ngx_tun_lwip_flow_s {
     uint32_t               tx_base;   /* first byte that lwIP may send again */
     uint32_t               acked;     /* the caller takes and zeroes it */
     uint32_t               ack_sent;  /* the last ACK that went out */
+    uint32_t               challenged; /* ms, when one was sent last */
     uint16_t               mss;       /* payload of a packet to the peer */
 
     unsigned               hot:1;
@@ -94,6 +95,14 @@ typedef struct {
     uint8_t               *ip;
     uint8_t               *tcp;
     uint32_t               len;       /* TCP header and payload */
+
+    uint32_t               seq;       /* of its header, in host order */
+    uint32_t               ack;
+    uint32_t               data_len;
+    uint16_t               mss;       /* option, or 0 */
+    uint8_t                flags;
+
+    uint32_t               now;       /* ms */
     ngx_tun_lwip_buf_t    *buf;       /* that holds it, or NULL: copied */
 } ngx_tun_lwip_segment_t;
 
@@ -139,13 +148,21 @@ int ngx_tun_lwip_open(ngx_tun_lwip_t *lwip, ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg, uint32_t isn);
 
 /*
- * A segment of the flow.  1 if seg->buf was kept, then it must not be used
+ * A segment of the flow, checked as RFC 9293, 3.10.7.4, and RFC 5961 say where
+ * lwIP does not.  1 if seg->buf was kept, then it must not be used
  * again, else 0.  Afterwards flow->pcb may be NULL.
  */
 int ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg);
 
 /* May a SYN with this sequence number open the tuple anew (RFC 6191)? */
 int ngx_tun_lwip_reusable(ngx_tun_lwip_flow_t *flow, uint32_t seq);
+
+/*
+ * A router, or who says so, had no room for the packet with this sequence
+ * number: later ones have mss bytes of payload.  Returns 0, or -1 if no such
+ * packet is on the way.
+ */
+int ngx_tun_lwip_shrink(ngx_tun_lwip_flow_t *flow, uint32_t seq, uint16_t mss);
 
 /* Reads up to size bytes and returns their number; gives back the credit. */
 size_t ngx_tun_lwip_recv(ngx_tun_lwip_flow_t *flow, uint8_t *buf, size_t size);

@@ -35,13 +35,15 @@ static ngx_int_t ngx_tun_tcp_pend(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th);
 static void ngx_tun_tcp_input_pending(ngx_tun_tcp_t *tcp,
     ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *th);
-static ngx_int_t ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt);
+static ngx_int_t ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th);
 static void ngx_tun_tcp_refuse(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th);
 static void ngx_tun_tcp_refuse_syn(ngx_tun_tcp_t *tcp);
-static void ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt);
+static void ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th);
 static void ngx_tun_tcp_segment(ngx_tun_lwip_segment_t *seg,
-    ngx_tun_packet_t *pkt, ngx_tun_lwip_buf_t *buf);
+    ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *th, ngx_tun_lwip_buf_t *buf);
 
 static void ngx_tun_tcp_update(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_established(ngx_tun_tcp_t *tcp);
@@ -113,7 +115,7 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return NGX_OK;
     }
 
-    ngx_tun_tcp_segment(&seg, pkt, buf);
+    ngx_tun_tcp_segment(&seg, pkt, &th, buf);
 
     kept = ngx_tun_lwip_input(&tcp->lwip, &seg);
 
@@ -156,7 +158,7 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
     tcp->listening = listen->ls[key->addr_len == 16];
 
-    rc = listen->early ? ngx_tun_tcp_open(tcp, pkt)
+    rc = listen->early ? ngx_tun_tcp_open(tcp, pkt, th)
                        : ngx_tun_tcp_pend(tcp, pkt, th);
 
     if (rc == NGX_OK) {
@@ -284,15 +286,16 @@ ngx_tun_tcp_input_pending(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
 void
 ngx_tun_tcp_answer(ngx_tun_tcp_t *tcp)
 {
-    ngx_tun_packet_t  pkt;
+    ngx_tun_packet_t      pkt;
+    ngx_tun_packet_tcp_t  th;
 
     if (tcp->state != NGX_TUN_TCP_PENDING || tcp->gone) {
         return;
     }
 
-    ngx_tun_tcp_syn(tcp, &pkt);
+    ngx_tun_tcp_syn(tcp, &pkt, &th);
 
-    if (ngx_tun_tcp_open(tcp, &pkt) != NGX_OK) {
+    if (ngx_tun_tcp_open(tcp, &pkt, &th) != NGX_OK) {
         tcp->gone = 1;
         ngx_tun_tcp_wake(tcp->connection->read);
     }
@@ -300,7 +303,8 @@ ngx_tun_tcp_answer(ngx_tun_tcp_t *tcp)
 
 
 static ngx_int_t
-ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt)
+ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th)
 {
     uint32_t                 isn;
     ngx_tun_t               *tun;
@@ -313,7 +317,7 @@ ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt)
     isn = (uint32_t) ngx_tun_flow_hash(&tun->flows, &tcp->flow.key, 1)
           + (uint32_t) ngx_current_msec * 250;
 
-    ngx_tun_tcp_segment(&seg, pkt, NULL);
+    ngx_tun_tcp_segment(&seg, pkt, th, NULL);
 
     if (ngx_tun_lwip_open(tun->lwip, &tcp->lwip, &seg, isn) != 0) {
         return NGX_ERROR;
@@ -348,15 +352,15 @@ ngx_tun_tcp_refuse_syn(ngx_tun_tcp_t *tcp)
     ngx_tun_packet_t      pkt;
     ngx_tun_packet_tcp_t  th;
 
-    ngx_tun_tcp_syn(tcp, &pkt);
-    (void) ngx_tun_packet_parse_tcp(&pkt, &th);
+    ngx_tun_tcp_syn(tcp, &pkt, &th);
 
     ngx_tun_tcp_refuse(tcp->tun, &pkt, &th);
 }
 
 
 static void
-ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt)
+ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th)
 {
     ngx_tun_flow_key_t  *key;
 
@@ -370,12 +374,14 @@ ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt)
     pkt->addr_len = key->addr_len;
     pkt->protocol = IPPROTO_TCP;
     pkt->fragment = 0;
+
+    (void) ngx_tun_packet_parse_tcp(pkt, th);
 }
 
 
 static void
 ngx_tun_tcp_segment(ngx_tun_lwip_segment_t *seg, ngx_tun_packet_t *pkt,
-    ngx_tun_lwip_buf_t *buf)
+    ngx_tun_packet_tcp_t *th, ngx_tun_lwip_buf_t *buf)
 {
     seg->src = pkt->src;
     seg->dst = pkt->dst;
@@ -383,6 +389,14 @@ ngx_tun_tcp_segment(ngx_tun_lwip_segment_t *seg, ngx_tun_packet_t *pkt,
     seg->ip = pkt->start;
     seg->tcp = pkt->payload;
     seg->len = (uint32_t) (pkt->end - pkt->payload);
+
+    seg->seq = th->seq;
+    seg->ack = th->ack;
+    seg->data_len = (uint32_t) (pkt->end - th->data);
+    seg->mss = th->mss;
+    seg->flags = th->flags;
+
+    seg->now = (uint32_t) ngx_current_msec;
     seg->buf = buf;
 }
 
