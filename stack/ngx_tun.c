@@ -21,6 +21,8 @@ static void ngx_tun_read_handler(ngx_event_t *rev);
 static void ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err);
 static ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf,
     size_t len, ngx_uint_t trusted);
+static ngx_uint_t ngx_tun_broadcast_address(ngx_tun_address_t *addr,
+    u_char *dst);
 static void ngx_tun_flush_handler(ngx_event_t *ev);
 static void ngx_tun_tick_handler(ngx_event_t *ev);
 static void ngx_tun_count(ngx_tun_t *tun);
@@ -301,12 +303,70 @@ ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
         return NGX_OK;
     }
 
-    if (pkt.fragment || pkt.protocol != IPPROTO_TCP) {
-        (void) ngx_atomic_fetch_add(&tun->stat->unsupported, 1);
-        return NGX_OK;
+    if (!pkt.fragment) {
+
+        switch (pkt.protocol) {
+
+        case IPPROTO_TCP:
+            return ngx_tun_tcp_input(tun, &pkt, buf, trusted);
+
+        case IPPROTO_ICMP:
+        case IPPROTO_ICMPV6:
+            if (ngx_tun_tcp_input_too_big(tun, &pkt) == NGX_OK) {
+                return NGX_OK;
+            }
+        }
     }
 
-    return ngx_tun_tcp_input(tun, &pkt, buf, trusted);
+    (void) ngx_atomic_fetch_add(&tun->stat->unsupported, 1);
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_tun_own_address(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
+{
+    ngx_uint_t          i;
+    ngx_tun_address_t  *addr;
+
+    addr = tun->conf->device.addresses.elts;
+
+    for (i = 0; i < tun->conf->device.addresses.nelts; i++) {
+
+        if (addr[i].addr_len != key->addr_len) {
+            continue;
+        }
+
+        if (ngx_memcmp(addr[i].addr, key->dst, key->addr_len) == 0
+            || ngx_tun_broadcast_address(&addr[i], key->dst))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_uint_t
+ngx_tun_broadcast_address(ngx_tun_address_t *addr, u_char *dst)
+{
+    uint32_t  a, d, host;
+
+    /* RFC 3021: two addresses are no network with one for all */
+
+    if (addr->addr_len != 4 || addr->prefix > 30) {
+        return 0;
+    }
+
+    ngx_memcpy(&a, addr->addr, 4);
+    ngx_memcpy(&d, dst, 4);
+
+    host = 0xffffffff >> addr->prefix;
+
+    return ((ntohl(a) ^ ntohl(d)) & ~host) == 0
+           && (ntohl(d) & host) == host;
 }
 
 

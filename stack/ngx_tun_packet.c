@@ -29,6 +29,15 @@
 
 #define NGX_TUN_PACKET_TTL           64
 
+#define NGX_TUN_PACKET_ICMP_LEN      8
+#define NGX_TUN_PACKET_ICMP_UNREACH  3
+#define NGX_TUN_PACKET_ICMP_TOO_BIG  4       /* the code of it */
+#define NGX_TUN_PACKET_ICMP6_TOO_BIG 2
+
+/* less is no path that exists, but somebody's wish: RFC 1191, 7 */
+#define NGX_TUN_PACKET_MTU_MIN       552
+#define NGX_TUN_PACKET_MTU6_MIN      1280
+
 
 #define ngx_tun_packet_get16(p)                                               \
     ((uint16_t) ((p)[0] << 8 | (p)[1]))
@@ -362,6 +371,89 @@ ngx_tun_packet_tcp_mss(u_char *p, u_char *end)
     }
 
     return 0;
+}
+
+
+ngx_tun_packet_e
+ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_too_big_t *big)
+{
+    u_char      *p, *tcp;
+    size_t       ip_len, len, mtu;
+    uint32_t     sum;
+    ngx_uint_t   protocol;
+
+    p = pkt->payload;
+    len = pkt->end - p;
+
+    if (len < NGX_TUN_PACKET_ICMP_LEN + NGX_TUN_PACKET_IPV4_MIN) {
+        return NGX_TUN_PACKET_SHORT;
+    }
+
+    sum = 0;
+
+    if (pkt->addr_len == 4) {
+
+        if (p[0] != NGX_TUN_PACKET_ICMP_UNREACH
+            || p[1] != NGX_TUN_PACKET_ICMP_TOO_BIG)
+        {
+            return NGX_TUN_PACKET_HEADER;
+        }
+
+        mtu = ngx_tun_packet_get16(p + 6);
+        mtu = ngx_max(mtu, NGX_TUN_PACKET_MTU_MIN);
+
+        p += NGX_TUN_PACKET_ICMP_LEN;
+
+        ip_len = (p[0] & 0x0f) * 4;
+        protocol = p[9];
+        big->src = p + 12;
+
+    } else {
+
+        if (p[0] != NGX_TUN_PACKET_ICMP6_TOO_BIG
+            || len < NGX_TUN_PACKET_ICMP_LEN + NGX_TUN_PACKET_IPV6_LEN)
+        {
+            return NGX_TUN_PACKET_HEADER;
+        }
+
+        mtu = ngx_tun_packet_get32(p + 4);
+        mtu = ngx_max(mtu, NGX_TUN_PACKET_MTU6_MIN);
+        mtu = ngx_min(mtu, 65535);
+
+        sum = ngx_tun_packet_pseudo_sum(pkt, len);
+
+        p += NGX_TUN_PACKET_ICMP_LEN;
+
+        ip_len = NGX_TUN_PACKET_IPV6_LEN;
+        protocol = p[6];
+        big->src = p + 8;
+    }
+
+    big->dst = big->src + pkt->addr_len;
+
+    tcp = p + ip_len;
+
+    if ((p[0] >> 4) != ((pkt->addr_len == 4) ? 4 : 6)
+        || ip_len < NGX_TUN_PACKET_IPV4_MIN
+        || protocol != IPPROTO_TCP
+        || ip_len + 8 > (size_t) (pkt->end - p))
+    {
+        return NGX_TUN_PACKET_HEADER;
+    }
+
+    sum = ngx_tun_packet_sum(pkt->payload, len, sum);
+
+    if (ngx_tun_packet_fold(sum) != 0xffff) {
+        return NGX_TUN_PACKET_CHECKSUM;
+    }
+
+    big->src_port = ngx_tun_packet_get16(tcp);
+    big->dst_port = ngx_tun_packet_get16(tcp + 2);
+    big->seq = ngx_tun_packet_get32(tcp + 4);
+    big->mss = mtu - ip_len - NGX_TUN_PACKET_TCP_LEN;
+
+    return NGX_TUN_PACKET_OK;
 }
 
 

@@ -70,6 +70,18 @@ typedef struct {
 } ngx_tun_packet_tcp_t;
 
 
+/* "fragmentation needed" or "packet too big", about a TCP packet */
+
+typedef struct {
+    u_char                        *src;       /* of the packet in question */
+    u_char                        *dst;
+    uint16_t                       src_port;
+    uint16_t                       dst_port;
+    uint32_t                       seq;
+    size_t                         mss;       /* TCP payload that fits */
+} ngx_tun_packet_too_big_t;
+
+
 /*
  * A TCP super-segment to be cut: the first header_len bytes are its IP and
  * TCP headers, the rest of the iovecs its payload.  Set hdr, header_len, iov,
@@ -116,6 +128,14 @@ ngx_tun_packet_e ngx_tun_packet_check_addresses(ngx_tun_packet_t *pkt);
  */
 ngx_tun_packet_e ngx_tun_packet_parse_tcp(ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *tcp);
+
+/*
+ * Parses an ICMP (RFC 1191) or ICMPv6 (RFC 8201) message, its checksum too,
+ * that a TCP packet was too big.  NGX_TUN_PACKET_OK, or any error: it is not
+ * such a message, or not a valid one.
+ */
+ngx_tun_packet_e ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_too_big_t *big);
 
 /* the ones' complement sum of RFC 1071, not folded, not complemented */
 uint32_t ngx_tun_packet_sum(u_char *p, size_t len, uint32_t sum);

@@ -77,11 +77,17 @@ void ngx_tun_post_flush(ngx_tun_t *tun);
 ngx_tun_listen_t *ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
     int type);
 
+/* Does the flow go to an address of the device itself, or to all of them? */
+ngx_uint_t ngx_tun_own_address(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
+
 extern const ngx_tun_lwip_ops_t  ngx_tun_tcp_ops;
 
 /* A TCP packet in buf.  NGX_DONE if buf is used further, else NGX_OK. */
 ngx_int_t ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_lwip_buf_t *buf, ngx_uint_t trusted);
+
+/* An ICMP packet: NGX_OK if it told a flow of the MTU of its path. */
+ngx_int_t ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt);
 
 /* Takes a flow from the dirty queue: sends what is due, or frees it. */
 void ngx_tun_tcp_flush(ngx_queue_t *q);

@@ -19,6 +19,12 @@
 #define ngx_tun_tcp_from_lwip(f)                                              \
     ((ngx_tun_tcp_t *) ((u_char *) (f) - offsetof(ngx_tun_tcp_t, lwip)))
 
+/* a connection from an address and port to itself */
+
+#define ngx_tun_tcp_is_land(key)                                              \
+    ((key)->src_port == (key)->dst_port                                       \
+     && ngx_memcmp((key)->src, (key)->dst, 16) == 0)
+
 #define ngx_tun_tcp_is_syn(th)                                                \
     (((th)->flags & (NGX_TUN_PACKET_TCP_SYN                                   \
                      |NGX_TUN_PACKET_TCP_ACK                                  \
@@ -137,6 +143,11 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return;
     }
 
+    if (ngx_tun_tcp_is_land(key) || ngx_tun_own_address(tun, key)) {
+        (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
+        return;
+    }
+
     listen = ngx_tun_find_listen(tun, key, SOCK_STREAM);
 
     if (listen == NULL) {
@@ -171,6 +182,41 @@ limited:
 
     (void) ngx_atomic_fetch_add(&tun->stat->limited, 1);
     ngx_tun_tcp_refuse(tun, pkt, th);
+}
+
+
+ngx_int_t
+ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
+{
+    uint64_t                   hash;
+    ngx_tun_tcp_t             *tcp;
+    ngx_tun_packet_t           client;
+    ngx_tun_flow_key_t         key;
+    ngx_tun_packet_too_big_t   big;
+
+    if (ngx_tun_packet_parse_too_big(pkt, &big) != NGX_TUN_PACKET_OK) {
+        return NGX_DECLINED;
+    }
+
+    /* the packet in question was ours, the flow is the client's */
+
+    client.src = big.dst;
+    client.dst = big.src;
+    client.addr_len = pkt->addr_len;
+    client.protocol = IPPROTO_TCP;
+
+    ngx_tun_flow_key(&key, &client, big.dst_port, big.src_port);
+    hash = ngx_tun_flow_hash(&tun->flows, &key, 0);
+
+    tcp = (ngx_tun_tcp_t *) ngx_tun_flow_lookup(&tun->flows, &key, hash);
+
+    if (tcp == NULL
+        || ngx_tun_lwip_shrink(&tcp->lwip, big.seq, (uint16_t) big.mss) != 0)
+    {
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
 }
 
 
