@@ -23,7 +23,8 @@ LWIP_VERSIONS =	$(if $(LWIP),$(LWIP),2.2.1 2.1.3)
 ifneq ($(LWIP_DIR),)
 LWIP_SRC :=	$(abspath $(LWIP_DIR))
 LWIP_TAG :=	$(subst /,-,$(LWIP_SRC))
-$(if $(wildcard $(LWIP_SRC)/src/core/tcp.c),,$(error no lwIP source in "$(LWIP_DIR)"))
+$(if $(wildcard $(LWIP_SRC)/src/core/tcp.c),,				\
+	$(error no lwIP source in "$(LWIP_DIR)"))
 else
 LWIP_SRC :=	$(BUILD)/lwip$(addprefix -,$(LWIP))
 LWIP_TAG :=	$(LWIP)
