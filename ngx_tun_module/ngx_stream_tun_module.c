@@ -67,6 +67,11 @@ static ngx_conf_num_bounds_t  ngx_stream_tun_mtu_bounds = {
 };
 
 
+static ngx_conf_num_bounds_t  ngx_stream_tun_number_bounds = {
+    ngx_conf_check_num_bounds, 1, 1048576
+};
+
+
 static ngx_command_t  ngx_stream_tun_commands[] = {
 
     { ngx_string("tun"),
@@ -137,6 +142,27 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       ngx_conf_set_num_slot,
       NGX_STREAM_MAIN_CONF_OFFSET,
       offsetof(ngx_stream_tun_t, conf.max_flows),
+      NULL },
+
+    { ngx_string("max_pending"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      offsetof(ngx_stream_tun_t, conf.max_pending),
+      &ngx_stream_tun_number_bounds },
+
+    { ngx_string("max_half_open"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      offsetof(ngx_stream_tun_t, conf.max_half_open),
+      &ngx_stream_tun_number_bounds },
+
+    { ngx_string("max_memory"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      offsetof(ngx_stream_tun_t, conf.max_memory),
       NULL },
 
       ngx_null_command
@@ -271,6 +297,9 @@ ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     st->queues = NGX_CONF_UNSET;
     st->conf.stack = NGX_CONF_UNSET_UINT;
     st->conf.max_flows = NGX_CONF_UNSET;
+    st->conf.max_pending = NGX_CONF_UNSET;
+    st->conf.max_half_open = NGX_CONF_UNSET;
+    st->conf.max_memory = NGX_CONF_UNSET_SIZE;
 
     dcf = &st->conf.device;
     dcf->mtu = NGX_CONF_UNSET_UINT;
@@ -303,6 +332,9 @@ ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_conf_init_value(dcf->offload, 1);
     ngx_conf_init_uint_value(st->conf.stack, NGX_TUN_STACK_LWIP);
     ngx_conf_init_value(st->conf.max_flows, 0);
+    ngx_conf_init_value(st->conf.max_pending, 1024);
+    ngx_conf_init_value(st->conf.max_half_open, 16384);
+    ngx_conf_init_size_value(st->conf.max_memory, 256 * 1024 * 1024);
 
     rv = ngx_stream_tun_check(cf, st);
     if (rv != NGX_CONF_OK) {

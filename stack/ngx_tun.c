@@ -15,6 +15,7 @@
 #define NGX_TUN_READ_PACKETS   64
 #define NGX_TUN_READ_BYTES     (512 * 1024)
 
+static ngx_int_t ngx_tun_init_limits(ngx_tun_t *tun);
 static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
 static void ngx_tun_reset_flows(ngx_tun_t *tun);
 static void ngx_tun_read_handler(ngx_event_t *rev);
@@ -62,6 +63,10 @@ ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev, ngx_uint_t queue,
         goto failed;
     }
 
+    if (ngx_tun_init_limits(tun) != NGX_OK) {
+        goto failed;
+    }
+
     /* a connected stream socket, for nginx may peek at it or shut it down */
 
     if (socketpair(AF_UNIX, SOCK_STREAM|SOCK_NONBLOCK|SOCK_CLOEXEC, 0,
@@ -91,6 +96,53 @@ failed:
     ngx_tun_close(tun);
 
     return NULL;
+}
+
+
+/* the limits of a device are shared out among its queues */
+
+static ngx_int_t
+ngx_tun_init_limits(ngx_tun_t *tun)
+{
+    ngx_uint_t       n;
+    struct rlimit    rlmt;
+    ngx_tun_conf_t  *conf;
+
+    conf = tun->conf;
+    n = conf->device.queues;
+
+    tun->max_flows = (conf->max_flows + n - 1) / n;
+    tun->max_memory = conf->max_memory / n;
+
+    tun->limits.max_pending = (conf->max_pending + n - 1) / n;
+    tun->limits.max_half_open = (conf->max_half_open + n - 1) / n;
+
+    if (getrlimit(RLIMIT_NOFILE, &rlmt) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, tun->log, ngx_errno,
+                      "getrlimit(RLIMIT_NOFILE) failed");
+        return NGX_ERROR;
+    }
+
+    tun->max_files = rlmt.rlim_cur;
+
+    return ngx_tun_limits_init(&tun->limits, tun->flows.secret[0], tun->log);
+}
+
+
+void
+ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason)
+{
+    (void) ngx_atomic_fetch_add(&tun->stat->limits[reason], 1);
+
+    ngx_tun_limit_log(&tun->limits, reason, &tun->conf->device.name, tun->log);
+}
+
+
+ngx_uint_t
+ngx_tun_full(ngx_tun_t *tun)
+{
+    return ngx_tun_lwip_memory(tun->lwip) + tun->tx_pool.memory
+           > tun->max_memory;
 }
 
 
@@ -179,6 +231,8 @@ ngx_tun_close(ngx_tun_t *tun)
     }
 
     ngx_tun_tx_pool_done(&tun->tx_pool);
+
+    ngx_tun_limits_done(&tun->limits);
 
     if (tun->flows.buckets != NULL) {
         ngx_tun_flow_table_done(&tun->flows);

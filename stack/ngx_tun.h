@@ -13,6 +13,7 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_device.h>
+#include <ngx_tun_limit.h>
 
 
 /*
@@ -64,14 +65,18 @@ typedef struct {
     ngx_atomic_t            flows;         /* accepted */
     ngx_atomic_t            active;        /* in the table now */
     ngx_atomic_t            refused;       /* no listen took them */
-    ngx_atomic_t            limited;       /* max_flows, memory, connections */
+    ngx_atomic_t            early;         /* answered before a session */
+    ngx_atomic_t            limits[NGX_TUN_LIMIT_N];
 } ngx_tun_stat_t;
 
 
 typedef struct {
     ngx_tun_device_conf_t   device;
     ngx_uint_t              stack;         /* NGX_TUN_STACK_* */
-    ngx_int_t               max_flows;     /* per worker, 0: no limit */
+    ngx_int_t               max_flows;     /* 0: no limit */
+    ngx_int_t               max_pending;
+    ngx_int_t               max_half_open;
+    size_t                  max_memory;
 
     ngx_array_t             listens;       /* ngx_tun_listen_t, sorted */
 } ngx_tun_conf_t;

@@ -19,6 +19,7 @@
 #define NGX_TUN_LWIP_IOVS      64
 #define NGX_TUN_LWIP_BUFS      64           /* kept for reuse */
 #define NGX_TUN_LWIP_COPY      16384        /* shorter segments are copied */
+#define NGX_TUN_LWIP_SLACK     8            /* lwIP may look past options */
 
 #define NGX_TUN_LWIP_MSS_MIN   48
 #define NGX_TUN_LWIP_MSS_4     536          /* RFC 9293, 3.7.1 */
@@ -35,7 +36,18 @@ struct ngx_tun_lwip_s {
     void                       *data;
     ngx_tun_lwip_buf_t         *bufs;
     unsigned                    nbufs;
+    size_t                      memory;
 };
+
+
+/* a copy of a short segment, as large as it is */
+
+typedef struct {
+    struct pbuf_custom          pbuf;
+    ngx_tun_lwip_t             *lwip;
+    size_t                      size;
+    uint8_t                     data[];
+} ngx_tun_lwip_copy_t;
 
 
 /* lwIP's state is one per process, and so is what stands beside it */
@@ -73,11 +85,14 @@ static err_t ngx_tun_lwip_recv_handler(void *arg, struct tcp_pcb *pcb,
     struct pbuf *p, err_t err);
 static void ngx_tun_lwip_error_handler(void *arg, err_t err);
 static void ngx_tun_lwip_buf_handler(struct pbuf *p);
+static void ngx_tun_lwip_copy_handler(struct pbuf *p);
 
 static int ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg);
 static void ngx_tun_lwip_challenge(ngx_tun_lwip_flow_t *flow, uint32_t now);
-static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_segment_t *seg);
+static void ngx_tun_lwip_starve(ngx_tun_lwip_flow_t *flow, uint32_t now);
+static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_t *lwip,
+    ngx_tun_lwip_segment_t *seg);
 static void ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg,
     struct netif *netif);
 static void ngx_tun_lwip_drop_rx(ngx_tun_lwip_flow_t *flow);
@@ -266,7 +281,13 @@ ngx_tun_lwip_buf_free(ngx_tun_lwip_buf_t *buf)
 static void
 ngx_tun_lwip_buf_handler(struct pbuf *p)
 {
-    ngx_tun_lwip_buf_free((ngx_tun_lwip_buf_t *) p);
+    ngx_tun_lwip_buf_t  *buf;
+
+    buf = (ngx_tun_lwip_buf_t *) p;
+
+    buf->lwip->memory -= NGX_TUN_LWIP_BUF_SIZE;
+
+    ngx_tun_lwip_buf_free(buf);
 }
 
 
@@ -328,7 +349,7 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
         return 0;
     }
 
-    p = ngx_tun_lwip_pbuf(seg);
+    p = ngx_tun_lwip_pbuf(flow->lwip, seg);
     if (p == NULL) {
         return 0;
     }
@@ -431,6 +452,14 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
         return 1;
     }
 
+    if (seg->full
+        && seg->data_len != 0
+        && (seg->seq != left || flow->readable != 0))
+    {
+        ngx_tun_lwip_starve(flow, seg->now);
+        return 1;
+    }
+
     /* outside of the window, and no probe of it */
 
     if (seg->data_len == 0
@@ -442,6 +471,24 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     }
 
     return 0;
+}
+
+
+/* the window closes for all that has not been read, or is out of order */
+
+static void
+ngx_tun_lwip_starve(ngx_tun_lwip_flow_t *flow, uint32_t now)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    flow->starved = 1;
+    flow->squeezed = 1;
+
+    pcb->rcv_ann_wnd = 0;
+
+    ngx_tun_lwip_challenge(flow, now);
 }
 
 
@@ -500,26 +547,58 @@ ngx_tun_lwip_shrink(ngx_tun_lwip_flow_t *flow, uint32_t seq, uint16_t mss)
 
 
 static struct pbuf *
-ngx_tun_lwip_pbuf(ngx_tun_lwip_segment_t *seg)
+ngx_tun_lwip_pbuf(ngx_tun_lwip_t *lwip, ngx_tun_lwip_segment_t *seg)
 {
-    struct pbuf         *p;
-    struct pbuf_custom  *pc;
+    uint16_t              len;
+    struct pbuf_custom   *pc;
+    ngx_tun_lwip_copy_t  *copy;
+
+    len = (uint16_t) seg->len;
 
     if (seg->buf != NULL && seg->len >= NGX_TUN_LWIP_COPY) {
         pc = (struct pbuf_custom *) seg->buf->pbuf;
         pc->custom_free_function = ngx_tun_lwip_buf_handler;
 
-        return pbuf_alloced_custom(PBUF_RAW, (u16_t) seg->len, PBUF_REF, pc,
-                                   seg->tcp, (u16_t) seg->len);
+        lwip->memory += NGX_TUN_LWIP_BUF_SIZE;
+
+        return pbuf_alloced_custom(PBUF_RAW, len, PBUF_REF, pc, seg->tcp, len);
     }
 
-    p = pbuf_alloc(PBUF_RAW, (u16_t) seg->len, PBUF_RAM);
-
-    if (p != NULL) {
-        memcpy(p->payload, seg->tcp, seg->len);
+    copy = malloc(sizeof(ngx_tun_lwip_copy_t) + len + NGX_TUN_LWIP_SLACK);
+    if (copy == NULL) {
+        return NULL;
     }
 
-    return p;
+    copy->pbuf.custom_free_function = ngx_tun_lwip_copy_handler;
+    copy->lwip = lwip;
+    copy->size = sizeof(ngx_tun_lwip_copy_t) + len + NGX_TUN_LWIP_SLACK;
+
+    lwip->memory += copy->size;
+
+    memcpy(copy->data, seg->tcp, len);
+
+    return pbuf_alloced_custom(PBUF_RAW, len, PBUF_REF, &copy->pbuf,
+                               copy->data, len);
+}
+
+
+static void
+ngx_tun_lwip_copy_handler(struct pbuf *p)
+{
+    ngx_tun_lwip_copy_t  *copy;
+
+    copy = (ngx_tun_lwip_copy_t *) p;
+
+    copy->lwip->memory -= copy->size;
+
+    free(copy);
+}
+
+
+size_t
+ngx_tun_lwip_memory(ngx_tun_lwip_t *lwip)
+{
+    return lwip->memory;
 }
 
 
@@ -597,6 +676,7 @@ ngx_tun_lwip_recv(ngx_tun_lwip_flow_t *flow, uint8_t *buf, size_t size)
     }
 
     flow->readable -= (uint32_t) total;
+    flow->squeezed = 0;
 
     ngx_tun_lwip_credit(flow, (uint32_t) total);
 
@@ -736,7 +816,7 @@ ngx_tun_lwip_flush(ngx_tun_lwip_flow_t *flow)
         return;
     }
 
-    if (flow->established && !flow->eof) {
+    if (flow->established && !flow->eof && !flow->squeezed) {
         edge = pcb->rcv_nxt + pcb->rcv_wnd - pcb->rcv_ann_right_edge;
 
         /* lwIP would wait for a whole TCP_MSS, RFC 9293, 3.8.6.2.2 */
@@ -832,6 +912,17 @@ ngx_tun_lwip_abort(ngx_tun_lwip_flow_t *flow)
 
     if (flow->pcb != NULL) {
         tcp_abort(flow->pcb);
+    }
+}
+
+
+void
+ngx_tun_lwip_drop(ngx_tun_lwip_flow_t *flow)
+{
+    ngx_tun_lwip_drop_rx(flow);
+
+    if (flow->pcb != NULL) {
+        tcp_abandon(flow->pcb, 0);
     }
 }
 

@@ -82,6 +82,8 @@ struct ngx_tun_lwip_flow_s {
     unsigned               eof:1;     /* FIN received */
     unsigned               reset:1;   /* RST received, or given up */
     unsigned               fin:1;     /* our FIN is queued */
+    unsigned               starved:1; /* dropped for want of memory */
+    unsigned               squeezed:1; /* no window before the next read */
     unsigned               draining:1; /* closed, its last bytes on the way */
 };
 
@@ -103,6 +105,7 @@ typedef struct {
     uint8_t                flags;
 
     uint32_t               now;       /* ms */
+    uint32_t               full;      /* no memory for what can come again */
     ngx_tun_lwip_buf_t    *buf;       /* that holds it, or NULL: copied */
 } ngx_tun_lwip_segment_t;
 
@@ -135,6 +138,9 @@ ngx_tun_lwip_t *ngx_tun_lwip_create(const ngx_tun_lwip_ops_t *ops, void *data,
 void ngx_tun_lwip_destroy(ngx_tun_lwip_t *lwip);
 
 void *ngx_tun_lwip_data(ngx_tun_lwip_t *lwip);
+
+/* Bytes of memory that received segments hold. */
+size_t ngx_tun_lwip_memory(ngx_tun_lwip_t *lwip);
 
 /* A buffer to read a packet into, or NULL. */
 ngx_tun_lwip_buf_t *ngx_tun_lwip_buf_alloc(ngx_tun_lwip_t *lwip);
@@ -190,6 +196,9 @@ void ngx_tun_lwip_close(ngx_tun_lwip_flow_t *flow);
 
 /* RST; closed() is called before it returns. */
 void ngx_tun_lwip_abort(ngx_tun_lwip_flow_t *flow);
+
+/* The same without a word to the peer. */
+void ngx_tun_lwip_drop(ngx_tun_lwip_flow_t *flow);
 
 /* To be called every NGX_TUN_LWIP_TICK while ngx_tun_lwip_busy(). */
 void ngx_tun_lwip_tick(uint32_t now);

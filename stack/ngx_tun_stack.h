@@ -17,6 +17,7 @@
 #include <ngx_tun_queue.h>
 #include <ngx_tun_flow.h>
 #include <ngx_tun_tx.h>
+#include <ngx_tun_limit.h>
 #include <ngx_tun_lwip.h>
 
 
@@ -63,6 +64,11 @@ struct ngx_tun_s {
     ngx_tun_flow_table_t        flows;
     ngx_queue_t                 dirty;       /* ngx_tun_tcp_t to be flushed */
 
+    ngx_tun_limits_t            limits;
+    ngx_uint_t                  max_flows;   /* this worker's part */
+    size_t                      max_memory;
+    ngx_uint_t                  max_files;
+
     ngx_tun_tx_pool_t           tx_pool;
 
     ngx_event_t                 flush;
@@ -72,6 +78,12 @@ struct ngx_tun_s {
 
 /* Posts the flush so that it runs after all that is posted now. */
 void ngx_tun_post_flush(ngx_tun_t *tun);
+
+/* Counts and logs that a limit was met. */
+void ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason);
+
+/* Do the queues of all flows hold more than max_memory? */
+ngx_uint_t ngx_tun_full(ngx_tun_t *tun);
 
 /* The listen that takes a flow, or NULL. */
 ngx_tun_listen_t *ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key,

@@ -34,7 +34,8 @@
 
 static void ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash);
-static ngx_int_t ngx_tun_tcp_limited(ngx_tun_t *tun);
+static ngx_int_t ngx_tun_tcp_half_open(ngx_tun_tcp_t *tcp,
+    ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *th);
 static ngx_tun_tcp_t *ngx_tun_tcp_create(ngx_tun_t *tun,
     ngx_tun_flow_key_t *key, uint64_t hash);
 static ngx_int_t ngx_tun_tcp_pend(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
@@ -122,8 +123,14 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     }
 
     ngx_tun_tcp_segment(&seg, pkt, &th, buf);
+    seg.full = ngx_tun_full(tun);
 
     kept = ngx_tun_lwip_input(&tcp->lwip, &seg);
+
+    if (tcp->lwip.starved) {
+        tcp->lwip.starved = 0;
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_MEMORY);
+    }
 
     ngx_tun_tcp_update(tcp);
 
@@ -156,32 +163,73 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return;
     }
 
-    tcp = NULL;
-
-    if (ngx_tun_tcp_limited(tun) != NGX_OK) {
-        goto limited;
+    if (tun->max_flows != 0 && tun->flows.nflows >= tun->max_flows) {
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_FLOWS);
+        ngx_tun_tcp_refuse(tun, pkt, th);
+        return;
     }
 
     tcp = ngx_tun_tcp_create(tun, key, hash);
     if (tcp == NULL) {
-        goto limited;
+        return;
     }
 
     tcp->listening = listen->ls[key->addr_len == 16];
 
-    rc = listen->early ? ngx_tun_tcp_open(tcp, pkt, th)
-                       : ngx_tun_tcp_pend(tcp, pkt, th);
+    if (!listen->early
+        && ngx_tun_limit_pend(&tun->limits, &tcp->claim, key, tun->log)
+           == NGX_OK)
+    {
+        rc = ngx_tun_tcp_pend(tcp, pkt, th);
 
-    if (rc == NGX_OK) {
-        return;
+    } else {
+        rc = ngx_tun_tcp_half_open(tcp, pkt, th);
     }
 
-    ngx_tun_tcp_free(tcp);
+    if (rc != NGX_OK) {
+        ngx_tun_tcp_free(tcp);
+        ngx_tun_tcp_refuse(tun, pkt, th);
+    }
+}
 
-limited:
 
-    (void) ngx_atomic_fetch_add(&tun->stat->limited, 1);
-    ngx_tun_tcp_refuse(tun, pkt, th);
+/* answers first, and gives a session to who answers that */
+
+static ngx_int_t
+ngx_tun_tcp_half_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th)
+{
+    ngx_int_t         rc;
+    ngx_tun_t        *tun;
+    ngx_tun_tcp_t    *oldest;
+    ngx_tun_claim_t  *claim;
+
+    tun = tcp->tun;
+
+    rc = ngx_tun_limit_half_open(&tun->limits, &tcp->claim, &tcp->flow.key,
+                                 tun->log);
+
+    if (rc == NGX_BUSY) {
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_HALF_OPEN);
+
+        claim = ngx_tun_limit_oldest(&tun->limits);
+        oldest = (ngx_tun_tcp_t *) ((u_char *) claim
+                                    - offsetof(ngx_tun_tcp_t, claim));
+
+        ngx_tun_lwip_drop(&oldest->lwip);
+        ngx_tun_tcp_free(oldest);
+
+        rc = ngx_tun_limit_half_open(&tun->limits, &tcp->claim,
+                                     &tcp->flow.key, tun->log);
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    (void) ngx_atomic_fetch_add(&tun->stat->early, 1);
+
+    return ngx_tun_tcp_open(tcp, pkt, th);
 }
 
 
@@ -217,17 +265,6 @@ ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
     }
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_tun_tcp_limited(ngx_tun_t *tun)
-{
-    ngx_uint_t  max;
-
-    max = tun->conf->max_flows;
-
-    return (max != 0 && tun->flows.nflows >= max) ? NGX_DECLINED : NGX_OK;
 }
 
 
@@ -442,6 +479,7 @@ ngx_tun_tcp_segment(ngx_tun_lwip_segment_t *seg, ngx_tun_packet_t *pkt,
     seg->mss = th->mss;
     seg->flags = th->flags;
 
+    seg->full = 0;
     seg->now = (uint32_t) ngx_current_msec;
     seg->buf = buf;
 }
@@ -481,7 +519,8 @@ ngx_tun_tcp_update(ngx_tun_tcp_t *tcp)
         ngx_tun_tcp_wake(c->read);
     }
 
-    if (!c->write->ready && ngx_tun_tcp_space(tcp) >= NGX_TUN_TCP_TX_MIN / 2) {
+    if (!c->write->ready && ngx_tun_tcp_space(tcp) >= NGX_TUN_TCP_TX_MIN / 2)
+    {
         ngx_tun_tcp_wake(c->write);
     }
 }
@@ -494,6 +533,8 @@ ngx_tun_tcp_established(ngx_tun_tcp_t *tcp)
 
     tcp->state = NGX_TUN_TCP_ESTABLISHED;
 
+    ngx_tun_limit_release(&tcp->tun->limits, &tcp->claim);
+
     if (tcp->connection != NULL) {
         ngx_tun_tcp_push(tcp);
         return;
@@ -502,7 +543,6 @@ ngx_tun_tcp_established(ngx_tun_tcp_t *tcp)
     c = ngx_tun_tcp_connection(tcp);
 
     if (c == NULL) {
-        (void) ngx_atomic_fetch_add(&tcp->tun->stat->limited, 1);
         ngx_tun_lwip_abort(&tcp->lwip);
         return;
     }
@@ -591,6 +631,12 @@ size_t
 ngx_tun_tcp_space(ngx_tun_tcp_t *tcp)
 {
     size_t  limit;
+
+    /* without memory one chunk after the other */
+
+    if (tcp->tx.len != 0 && ngx_tun_full(tcp->tun)) {
+        return 0;
+    }
 
     limit = 2 * ngx_tun_lwip_cwnd(&tcp->lwip);
 
@@ -702,6 +748,8 @@ ngx_tun_tcp_reset(ngx_tun_flow_t *flow)
 static void
 ngx_tun_tcp_remove(ngx_tun_tcp_t *tcp)
 {
+    ngx_tun_limit_release(&tcp->tun->limits, &tcp->claim);
+
     if (tcp->inserted) {
         tcp->inserted = 0;
         ngx_tun_flow_delete(&tcp->tun->flows, &tcp->flow);

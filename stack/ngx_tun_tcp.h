@@ -48,6 +48,7 @@ struct ngx_tun_tcp_s {
     ngx_connection_t         *connection;
 
     ngx_queue_t               queue;     /* of dirty flows */
+    ngx_tun_claim_t           claim;
     ngx_tun_tx_t              tx;
     size_t                    unflushed; /* bytes given to lwIP */
 
@@ -92,7 +93,7 @@ void ngx_tun_tcp_end(ngx_tun_tcp_t *tcp);
 
 /* ngx_tun_tcp_connection.c */
 
-/* Makes the connection of a flow, or returns NULL: out of something. */
+/* Makes the connection of a flow, or returns NULL: a limit was met. */
 ngx_connection_t *ngx_tun_tcp_connection(ngx_tun_tcp_t *tcp);
 
 

@@ -12,6 +12,11 @@
 #include <ngx_tun_tcp.h>
 
 
+/* left to upstreams, resolvers, logs, and what else a worker opens */
+#define NGX_TUN_TCP_CONNECTIONS  16
+#define NGX_TUN_TCP_FILES        32
+
+
 typedef struct {
     ngx_sockaddr_t            src;
     ngx_sockaddr_t            dst;
@@ -87,16 +92,23 @@ ngx_tun_tcp_get_connection(ngx_tun_t *tun)
 
     /* one for the upstream too; asked for more, nginx would log an alert */
 
-    if (ngx_cycle->free_connection_n < 2) {
+    if (ngx_cycle->free_connection_n < NGX_TUN_TCP_CONNECTIONS) {
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_CONNECTIONS);
         return NULL;
     }
 
     fd = fcntl(tun->sockets[0], F_DUPFD_CLOEXEC, 0);
 
-    if (fd == (ngx_socket_t) -1) {
-        ngx_log_error(NGX_LOG_ERR, tun->log, ngx_socket_errno,
-                      "tun \"%V\": fcntl(F_DUPFD_CLOEXEC) failed",
-                      &tun->conf->device.name);
+    /* the lowest free one tells how many are in use */
+
+    if (fd == (ngx_socket_t) -1
+        || (ngx_uint_t) fd + NGX_TUN_TCP_FILES > tun->max_files)
+    {
+        if (fd != (ngx_socket_t) -1) {
+            (void) ngx_close_socket(fd);
+        }
+
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_DESCRIPTORS);
         return NULL;
     }
 

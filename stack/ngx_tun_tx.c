@@ -181,6 +181,8 @@ ngx_tun_tx_alloc_chunk(ngx_tun_tx_t *tx, size_t size)
         }
     }
 
+    pool->memory += ngx_tun_tx_sizes[large];
+
     chunk->next = NULL;
     chunk->large = large;
     chunk->pos = (u_char *) chunk + sizeof(ngx_tun_tx_chunk_t);
@@ -208,6 +210,8 @@ ngx_tun_tx_free_chunk(ngx_tun_tx_pool_t *pool, ngx_tun_tx_chunk_t *chunk)
     ngx_uint_t  large;
 
     large = chunk->large;
+
+    pool->memory -= ngx_tun_tx_sizes[large];
 
     if (pool->nfree[large] == ngx_tun_tx_keep[large]) {
         ngx_free(chunk);

@@ -35,6 +35,7 @@ struct ngx_tun_tx_chunk_s {
 typedef struct {
     ngx_tun_tx_chunk_t       *free[2];   /* small and large ones */
     ngx_uint_t                nfree[2];
+    size_t                    memory;    /* of the chunks in use */
     ngx_log_t                *log;
 } ngx_tun_tx_pool_t;
 
