@@ -28,7 +28,9 @@ typedef struct {
 
     ngx_tun_device_t             device;
     ngx_tun_device_t            *old;        /* until the cycle is in force */
+    ngx_tun_handoff_t           *handoff;    /* one for each queue */
     ngx_tun_stat_t              *stat;       /* one for each worker */
+    ngx_atomic_t                *generation; /* counts the cycles */
     ngx_tun_t                   *tun;        /* in a worker */
 
     ngx_cycle_t                 *cycle;

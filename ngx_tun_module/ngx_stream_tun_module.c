@@ -12,6 +12,12 @@
 #define NGX_STREAM_TUN_ZONE_SIZE  (64 * 4096)
 
 
+typedef struct {
+    ngx_atomic_t             generation;
+    ngx_tun_stat_t           stat[NGX_MAX_PROCESSES];
+} ngx_stream_tun_shared_t;
+
+
 static void *ngx_stream_tun_create_main_conf(ngx_conf_t *cf);
 static void *ngx_stream_tun_create_srv_conf(ngx_conf_t *cf);
 static char *ngx_stream_tun_merge_srv_conf(ngx_conf_t *cf, void *parent,
@@ -710,26 +716,35 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
     cln->handler = ngx_stream_tun_cleanup;
     cln->data = st;
 
-    return NGX_OK;
+    st->handoff = ngx_tun_handoff_open(st->conf.device.queues,
+                                       (old != NULL) ? old->handoff : NULL,
+                                       (old != NULL) ? old->conf.device.queues
+                                                     : 0,
+                                       st->cycle->pool, log);
+
+    return (st->handoff != NULL) ? NGX_OK : NGX_ERROR;
 }
 
 
 static ngx_int_t
 ngx_stream_tun_init_stat(ngx_stream_tun_t *st, ngx_shm_zone_t *zone)
 {
-    ngx_slab_pool_t  *shpool;
+    ngx_slab_pool_t          *shpool;
+    ngx_stream_tun_shared_t  *shared;
 
     shpool = (ngx_slab_pool_t *) zone->shm.addr;
 
     if (shpool->data == NULL) {
-        shpool->data = ngx_slab_calloc(shpool,
-                                  NGX_MAX_PROCESSES * sizeof(ngx_tun_stat_t));
+        shpool->data = ngx_slab_calloc(shpool, sizeof(ngx_stream_tun_shared_t));
         if (shpool->data == NULL) {
             return NGX_ERROR;
         }
     }
 
-    st->stat = shpool->data;
+    shared = shpool->data;
+
+    st->stat = shared->stat;
+    st->generation = &shared->generation;
 
     return NGX_OK;
 }
@@ -830,6 +845,10 @@ ngx_stream_tun_cleanup(void *data)
 {
     ngx_stream_tun_t *st = data;
 
+    if (st->handoff != NULL) {
+        ngx_tun_handoff_close(st->handoff, st->conf.device.queues);
+    }
+
     ngx_tun_device_close(&st->device,
                          ngx_process == NGX_PROCESS_MASTER
                          || ngx_process == NGX_PROCESS_SINGLE,
@@ -855,6 +874,9 @@ ngx_stream_tun_init_module(ngx_cycle_t *cycle)
     for (i = 0; i < tmcf->tuns.nelts; i++) {
         ngx_tun_device_commit(&stp[i]->device, stp[i]->old, cycle->log);
         stp[i]->old = NULL;
+
+        /* the workers of the previous cycle stop to read */
+        (void) ngx_atomic_fetch_add(stp[i]->generation, 1);
     }
 
     ngx_stream_tun_init_phases(cycle);
@@ -868,6 +890,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
 {
     ngx_uint_t                    i;
     ngx_stream_tun_t            **stp, *st;
+    ngx_tun_options_t             options;
     ngx_stream_tun_main_conf_t   *tmcf;
 
     tmcf = ngx_stream_tun_cycle_conf(cycle);
@@ -895,8 +918,14 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
             continue;
         }
 
-        st->tun = ngx_tun_open(&st->conf, &st->device, ngx_worker,
-                               &st->stat[ngx_worker], cycle);
+        options.conf = &st->conf;
+        options.device = &st->device;
+        options.queue = ngx_worker;
+        options.handoff = &st->handoff[ngx_worker];
+        options.stat = &st->stat[ngx_worker];
+        options.generation = st->generation;
+
+        st->tun = ngx_tun_open(&options, cycle);
         if (st->tun == NULL) {
             return NGX_ERROR;
         }

@@ -15,10 +15,18 @@
 #define NGX_TUN_READ_PACKETS   64
 #define NGX_TUN_READ_BYTES     (512 * 1024)
 
+#define NGX_TUN_LINGER         200          /* ms */
+
 static ngx_int_t ngx_tun_init_limits(ngx_tun_t *tun);
 static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
+static ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
+static void ngx_tun_close_connection(ngx_connection_t *c);
 static void ngx_tun_reset_flows(ngx_tun_t *tun);
 static void ngx_tun_read_handler(ngx_event_t *rev);
+static ngx_int_t ngx_tun_get_buf(ngx_tun_t *tun);
+static void ngx_tun_retire(ngx_tun_t *tun);
+static void ngx_tun_linger_handler(ngx_event_t *ev);
+static void ngx_tun_handoff_handler(ngx_event_t *rev);
 static void ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err);
 static ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf,
     size_t len, ngx_uint_t trusted);
@@ -36,8 +44,7 @@ static ngx_uint_t ngx_tun_match_prefix(u_char *addr, u_char *prefix,
 
 
 ngx_tun_t *
-ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev, ngx_uint_t queue,
-    ngx_tun_stat_t *stat, ngx_cycle_t *cycle)
+ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
 {
     ngx_tun_t  *tun;
 
@@ -46,9 +53,12 @@ ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev, ngx_uint_t queue,
         return NULL;
     }
 
-    tun->conf = conf;
-    tun->device = dev;
-    tun->stat = stat;
+    tun->conf = options->conf;
+    tun->device = options->device;
+    tun->handoff = options->handoff;
+    tun->stat = options->stat;
+    tun->generation = options->generation;
+    tun->own_generation = *options->generation;
     tun->cycle = cycle;
     tun->log = cycle->log;
 
@@ -78,14 +88,18 @@ ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev, ngx_uint_t queue,
         goto failed;
     }
 
-    tun->lwip = ngx_tun_lwip_create(&ngx_tun_tcp_ops, tun, conf->device.mtu);
+    tun->lwip = ngx_tun_lwip_create(&ngx_tun_tcp_ops, tun,
+                                    tun->conf->device.mtu);
     if (tun->lwip == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
-                      "tun \"%V\": no memory for lwIP", &conf->device.name);
+                      "tun \"%V\": no memory for lwIP",
+                      &tun->conf->device.name);
         goto failed;
     }
 
-    if (ngx_tun_open_queue(tun, queue) != NGX_OK) {
+    if (ngx_tun_open_queue(tun, options->queue) != NGX_OK
+        || ngx_tun_open_handoff(tun) != NGX_OK)
+    {
         goto failed;
     }
 
@@ -191,7 +205,52 @@ ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue)
     tun->tick.log = tun->log;
     tun->tick.handler = ngx_tun_tick_handler;
 
+    tun->linger.data = c;
+    tun->linger.log = tun->log;
+    tun->linger.handler = ngx_tun_linger_handler;
+
     return ngx_add_event(rev, NGX_READ_EVENT, NGX_CLEAR_EVENT);
+}
+
+
+static ngx_int_t
+ngx_tun_open_handoff(ngx_tun_t *tun)
+{
+    ngx_connection_t  *c;
+
+    c = ngx_get_connection(tun->handoff->read, tun->log);
+    if (c == NULL) {
+        return NGX_ERROR;
+    }
+
+    tun->successor = c;
+
+    c->data = tun;
+    c->log = tun->log;
+    c->read->log = tun->log;
+    c->write->log = tun->log;
+    c->read->handler = ngx_tun_handoff_handler;
+    c->read->channel = 1;
+
+    return ngx_add_event(c->read, NGX_READ_EVENT, NGX_CLEAR_EVENT);
+}
+
+
+static void
+ngx_tun_close_connection(ngx_connection_t *c)
+{
+    /* the descriptor is the cycle's */
+
+    if (c->read->active) {
+        ngx_del_event(c->read, NGX_READ_EVENT, 0);
+    }
+
+    if (c->read->posted) {
+        ngx_delete_posted_event(c->read);
+    }
+
+    ngx_free_connection(c);
+    c->fd = (ngx_socket_t) -1;
 }
 
 
@@ -210,16 +269,15 @@ ngx_tun_close(ngx_tun_t *tun)
             ngx_del_timer(&tun->tick);
         }
 
-        /* the descriptor is the device's */
-
-        ngx_del_event(tun->connection->read, NGX_READ_EVENT, 0);
-
-        if (tun->connection->read->posted) {
-            ngx_delete_posted_event(tun->connection->read);
+        if (tun->linger.timer_set) {
+            ngx_del_timer(&tun->linger);
         }
 
-        ngx_free_connection(tun->connection);
-        tun->connection->fd = (ngx_socket_t) -1;
+        ngx_tun_close_connection(tun->connection);
+    }
+
+    if (tun->successor != NULL) {
+        ngx_tun_close_connection(tun->successor);
     }
 
     if (tun->lwip != NULL) {
@@ -279,9 +337,15 @@ ngx_tun_read_handler(ngx_event_t *rev)
     tun = c->data;
 
     if (c->close) {
-        /* the worker is exiting: the flows that it has go on */
+
+        /* the worker is exiting: without a successor it reads on */
+
         c->close = 0;
         c->idle = 0;
+    }
+
+    if (*tun->generation != tun->own_generation) {
+        ngx_tun_retire(tun);
         return;
     }
 
@@ -289,11 +353,8 @@ ngx_tun_read_handler(ngx_event_t *rev)
 
     for (packets = 0; packets < NGX_TUN_READ_PACKETS; packets++) {
 
-        if (tun->buf == NULL) {
-            tun->buf = ngx_tun_lwip_buf_alloc(tun->lwip);
-            if (tun->buf == NULL) {
-                break;
-            }
+        if (ngx_tun_get_buf(tun) != NGX_OK) {
+            break;
         }
 
         n = ngx_tun_queue_read(&tun->queue, tun->buf->data, 65535, &trusted);
@@ -330,6 +391,97 @@ ngx_tun_read_handler(ngx_event_t *rev)
 
         ngx_tun_post_flush(tun);
     }
+}
+
+
+static ngx_int_t
+ngx_tun_get_buf(ngx_tun_t *tun)
+{
+    if (tun->buf == NULL) {
+        tun->buf = ngx_tun_lwip_buf_alloc(tun->lwip);
+    }
+
+    return (tun->buf != NULL) ? NGX_OK : NGX_ERROR;
+}
+
+
+/* the queue belongs to a worker of a later cycle now */
+
+static void
+ngx_tun_retire(ngx_tun_t *tun)
+{
+    ngx_event_t  *rev;
+
+    rev = tun->connection->read;
+
+    if (rev->active) {
+        ngx_del_event(rev, NGX_READ_EVENT, 0);
+        ngx_tun_linger_handler(&tun->linger);
+    }
+}
+
+
+/* without this worker its predecessor would not get what it waits for */
+
+static void
+ngx_tun_linger_handler(ngx_event_t *ev)
+{
+    ngx_tun_t         *tun;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    tun = c->data;
+
+    if (ngx_tun_handoff_alive(tun->handoff)) {
+        ngx_add_timer(ev, NGX_TUN_LINGER);
+    }
+}
+
+
+static void
+ngx_tun_handoff_handler(ngx_event_t *rev)
+{
+    ssize_t            n;
+    ngx_uint_t         packets, trusted;
+    ngx_tun_t         *tun;
+    ngx_connection_t  *c;
+
+    c = rev->data;
+    tun = c->data;
+
+    ngx_tun_retire(tun);
+
+    for (packets = 0; packets < NGX_TUN_READ_PACKETS; packets++) {
+
+        if (ngx_tun_get_buf(tun) != NGX_OK) {
+            break;
+        }
+
+        n = ngx_tun_handoff_recv(tun->handoff,
+                                 tun->buf->data + NGX_TUN_QUEUE_HEAD, 65535,
+                                 &trusted);
+
+        if (n == NGX_AGAIN) {
+            break;
+        }
+
+        if (n == NGX_ERROR) {
+
+            /* nobody hands over any more */
+            ngx_del_event(rev, NGX_READ_EVENT, 0);
+            return;
+        }
+
+        if (ngx_tun_input(tun, tun->buf, n, trusted) == NGX_DONE) {
+            tun->buf = NULL;
+        }
+    }
+
+    if (packets == NGX_TUN_READ_PACKETS) {
+        ngx_post_event(rev, &ngx_posted_next_events);
+    }
+
+    ngx_tun_post_flush(tun);
 }
 
 

@@ -13,6 +13,7 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_device.h>
+#include <ngx_tun_handoff.h>
 #include <ngx_tun_limit.h>
 
 
@@ -90,13 +91,24 @@ typedef struct {
 ngx_int_t ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
     ngx_tun_listen_t **other);
 
+/* what a process needs to serve one queue; all of it lives until the close */
+
+typedef struct {
+    ngx_tun_conf_t         *conf;
+    ngx_tun_device_t       *device;
+    ngx_uint_t              queue;
+    ngx_tun_handoff_t      *handoff;       /* of the queue */
+    ngx_tun_stat_t         *stat;          /* of this worker */
+    ngx_atomic_t           *generation;    /* of the device, shared */
+} ngx_tun_options_t;
+
+
 /*
- * Starts to serve queue number `queue` of an opened device in this process.
- * Returns NULL after a line in the log.  conf, dev and stat must live until
- * ngx_tun_close().
+ * Starts to serve a queue in this process, until a later cycle changes the
+ * generation: then flows that are there go on with what is handed over.
+ * Returns NULL after a line in the log.
  */
-ngx_tun_t *ngx_tun_open(ngx_tun_conf_t *conf, ngx_tun_device_t *dev,
-    ngx_uint_t queue, ngx_tun_stat_t *stat, ngx_cycle_t *cycle);
+ngx_tun_t *ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle);
 
 /* Resets all connections that are left and frees everything. */
 void ngx_tun_close(ngx_tun_t *tun);

@@ -40,6 +40,9 @@
  *   ngx_tun_tcp_output()       checksums
  *   ngx_tun_queue_write_tcp()  to the kernel, which cuts them to the MSS
  *
+ * A segment that belongs to a worker of an earlier cycle goes to it by
+ * ngx_tun_handoff_send(), and enters there as one from the kernel.
+ *
  * lwIP never calls into a session: what it did is seen after the call.
  */
 
@@ -56,6 +59,11 @@ struct ngx_tun_s {
 
     ngx_tun_queue_t             queue;
     ngx_connection_t           *connection;  /* of the queue */
+
+    ngx_tun_handoff_t          *handoff;
+    ngx_connection_t           *successor;   /* it hands packets over */
+    ngx_atomic_t               *generation;
+    ngx_atomic_uint_t           own_generation;
     ngx_socket_t                sockets[2];  /* what c->fd is a dup of */
 
     ngx_tun_lwip_t             *lwip;
@@ -73,6 +81,7 @@ struct ngx_tun_s {
 
     ngx_event_t                 flush;
     ngx_event_t                 tick;
+    ngx_event_t                 linger;      /* for those before us */
 };
 
 

@@ -109,7 +109,10 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         if (ngx_tun_tcp_is_syn(&th)) {
             ngx_tun_tcp_input_syn(tun, pkt, &th, &key, hash);
 
-        } else {
+        } else if (ngx_tun_handoff_send(tun->handoff, pkt->start,
+                                        pkt->end - pkt->start, trusted)
+                   != NGX_OK)
+        {
             (void) ngx_atomic_fetch_add(&tun->stat->unknown, 1);
             ngx_tun_tcp_refuse(tun, pkt, &th);
         }
@@ -146,10 +149,6 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_tcp_t     *tcp;
     ngx_tun_listen_t  *listen;
 
-    if (ngx_exiting) {
-        return;
-    }
-
     if (ngx_tun_tcp_is_land(key) || ngx_tun_own_address(tun, key)) {
         (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
         return;
@@ -157,7 +156,7 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
     listen = ngx_tun_find_listen(tun, key, SOCK_STREAM);
 
-    if (listen == NULL) {
+    if (listen == NULL || ngx_exiting) {
         (void) ngx_atomic_fetch_add(&tun->stat->refused, 1);
         ngx_tun_tcp_refuse(tun, pkt, th);
         return;

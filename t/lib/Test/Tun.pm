@@ -367,7 +367,9 @@ sub write_conf {
 	my $ns = $self->{nets}{client};
 	my $modules = '';
 
-	if ($self->{nginx} eq '/usr/sbin/nginx') {
+	my (undef, $built) = $self->run_cmd(10, $self->{nginx}, '-V');
+
+	if ($built =~ /--with-stream=dynamic/) {
 		$modules = "load_module /usr/lib/nginx/modules/"
 			. "ngx_stream_module.so;\n";
 	}
