@@ -77,7 +77,7 @@ export ASAN_OPTIONS ?=	detect_leaks=0:detect_odr_violation=0
 export UBSAN_OPTIONS ?=	print_stacktrace=1
 
 
-.PHONY: all build run demo test check install uninstall clean help
+.PHONY: all build run demo test check bench install uninstall clean help
 
 all: build
 
@@ -152,6 +152,10 @@ check: build				## style and unit tests, quickly
 	@misc/packages test
 	@prove -I t/lib t/style.t t/unit.t
 
+bench: build				## speed, against nginx behind nft REDIRECT
+	@misc/packages bench
+	@LWIP_LIB=$(OBJS)/addon/lwip/liblwip.a t/bench/bench
+
 install: build				## put the module into Debian's nginx
 	@DESTDIR="$(DESTDIR)" misc/install $(TARGET)
 
@@ -167,4 +171,5 @@ help:					## these lines
 	@echo "NGINX_SRC=dir  build for an nginx source tree, and its binary"
 	@echo "LWIP=version   lwIP 2.2.1 or 2.1.3; LWIP_DIR=dir another source"
 	@echo "SANITIZE=1     with ASan and UBSan, lwIP's asserts are counted"
+	@echo "ROWS=regex     figures of make bench; ROUNDS=5 of each"
 	@echo "TESTS=t/x.t    of make test; CONF=file of make run"
