@@ -1,0 +1,313 @@
+#!/usr/bin/perl
+
+# (C) the nginx-tun authors
+
+# Tests for what strangers, and too many friends, get of a device.
+
+use warnings;
+use strict;
+
+use Test::More;
+use Test::Tun;
+use Test::Tun::Raw;
+use Time::HiRes qw/ sleep time /;
+
+use constant { SYN => 2, ACK => 16, PSH => 8 };
+
+my $t = Test::Tun->new();
+
+my $conf = <<'EOF';
+%%GLOBALS%%
+%%EVENTS%%
+
+stream {
+    tun tun0 {
+        address 198.18.0.1/15 fd00:198:18::1/64;
+        netns   %%NETNS%%;
+        LIMITS
+    }
+
+    server {
+        tun_listen tun0;
+        proxy_pass $tun_target;
+        proxy_connect_timeout 30s;
+    }
+
+    server {
+        tun_listen tun0 203.0.113.0/24;
+        proxy_pass 10.1.0.2:9000;
+    }
+}
+EOF
+
+sub run { $t->run($conf =~ s/LIMITS/$_[0]/r) }
+
+$t->server(9000, sub {
+	my ($s) = @_;
+	while (sysread($s, my $buf, 65536)) {
+		Test::Tun::write_all($s, $buf);
+	}
+});
+
+$t->server(9001, sub {
+	my ($s) = @_;
+	1 while sysread($s, my $buf, 1048576);
+});
+
+$t->server(9002, sub {
+	my ($s) = @_;
+	Test::Tun::write_all($s, 'x' x 1000000);
+	sysread($s, my $buf, 1);
+}, inline => 0);
+
+# nobody answers there
+
+$t->in('server', sub {
+	CORE::system('nft', 'add table inet t; add chain inet t i '
+		. '{ type filter hook input priority 0; }; '
+		. 'add rule inet t i tcp dport 9003 drop');
+	return 1;
+});
+
+sub echoes {
+	my ($timeout) = @_;
+
+	return $t->in('client', sub {
+		my $s = Test::Tun::connect_to('10.1.0.2', 9000,
+			Timeout => $timeout || 5) or return "$@";
+		Test::Tun::write_all($s, 'hello');
+		sysread($s, my $buf, 5);
+		return $buf;
+	});
+}
+
+# max_flows
+
+run('max_flows 5;');
+
+is($t->in('client', sub {
+	my @s = map { Test::Tun::connect_to('10.1.0.2', 9000) } 1 .. 8;
+	return scalar grep { $_ } @s;
+}), 5, 'max_flows');
+
+ok(Test::Tun::wait_for(15, sub { echoes() eq 'hello' }),
+	'max_flows, free again');
+ok($t->error_log() =~ qr/\[warn\].*max_flows reached/, 'max_flows, log');
+$t->stop();
+
+# max_pending: more than that, of all or of one source, are answered first
+
+run('max_pending 100;');
+
+my $answers = sub {
+	my ($n, $sub) = @_;
+
+	return $t->in('client', sub {
+		my $got = 0;
+
+		my @r = map {
+			my $r = Test::Tun::Raw->new(src => $sub->($_),
+				dst => '10.1.0.2', dport => 9003,
+				sport => 10000 + $_);
+			$r->send_tcp(flags => SYN);
+			$r;
+		} 1 .. $n;
+
+		sleep(0.5);
+
+		for my $r (@r) {
+			my $p = $r->recv_tcp(0.01) or next;
+			$got++ if $p->{flags} == (SYN | ACK);
+		}
+
+		return $got;
+	});
+};
+
+is($answers->(70, sub { '198.18.1.1' }), 6, 'max_pending of a source');
+is($answers->(60, sub { "198.18.2.$_[0]" }), 24, 'max_pending of all');
+is(echoes(), 'hello', 'max_pending, another gets through');
+$t->stop();
+
+# max_half_open: the largest source gives way
+
+run('max_pending 1; max_half_open 100;');
+
+is($t->in('client', sub {
+	my $first = Test::Tun::Raw->new(src => '198.18.3.1',
+		dst => '10.1.0.2', dport => 9003);
+	$first->send_tcp(flags => SYN);
+
+	my $small = Test::Tun::Raw->new(src => '198.18.3.2',
+		dst => '10.1.0.2', dport => 9000);
+	$small->send_tcp(flags => SYN);
+	my $p = $small->recv_tcp(1) or return 'no answer';
+
+	my $large = Test::Tun::Raw->new(src => '198.18.3.3',
+		dst => '10.1.0.2', dport => 9000);
+	$large->send_tcp(flags => SYN, sport => 10000 + $_) for 1 .. 300;
+
+	$small->{seq}++;
+	$small->{ack} = $p->{seq} + 1;
+	$small->send_tcp(flags => ACK | PSH, data => 'hello');
+
+	while ($p = $small->recv_tcp(1)) {
+		return $p->{data} if length $p->{data};
+		return 'reset' if $p->{flags} & 4;
+	}
+}), 'hello', 'max_half_open, the small source stays');
+
+ok($t->error_log() =~ qr/\[warn\].*max_half_open reached/,
+	'max_half_open, log');
+cmp_ok(scalar(() = $t->error_log() =~ /max_half_open reached/g), '<=', 2,
+	'max_half_open, one line a second');
+$t->stop();
+
+# a flood
+
+run('');
+
+my $bulk = sub {
+	my ($seconds) = @_;
+
+	return $t->in('client', sub {
+		my $s = Test::Tun::connect_to('10.1.0.2', 9001) or return 0;
+		my ($data, $n, $end) = ('x' x 1048576, 0, time() + $seconds);
+		$n += syswrite($s, $data) || 0 while time() < $end;
+		return $n / $seconds;
+	});
+};
+
+$bulk->(0.5);
+
+my $rate = $bulk->(2);
+my $memory = $t->rss();
+
+my $flood = $t->start('client', sub {
+	my @r = map {
+		my $net = $_;
+		my $r = Test::Tun::Raw->new(src => '198.18.9.9',
+			dst => '10.2.0.1');
+		map { $r->packet(flags => SYN, sport => 1024 + int rand 60000,
+			src => "198.18.$net." . int rand 256,
+			seq => int rand 1 << 32, dport => 9000) } 1 .. 500
+	} 10 .. 49;
+
+	my $r = Test::Tun::Raw->new(src => '198.18.9.9', dst => '10.2.0.1');
+	my ($n, $start) = (0, time());
+
+	while (time() - $start < 4) {
+		$r->send_packet($r[$n++ % @r]) for 1 .. 100;
+		my $ahead = $n / 20000 - (time() - $start);
+		sleep($ahead) if $ahead > 0;
+	}
+
+	return $n / (time() - $start);
+});
+
+sleep(1);
+
+my $under = $bulk->(2);
+my $during = $t->rss();
+my ($sent) = $t->wait($flood);
+
+diag(sprintf('%.0f SYN/s, %.0f MB/s before, %.0f under it, %d MB more',
+	$sent, $rate / 1e6, $under / 1e6, ($during - $memory) / 1024));
+
+cmp_ok($sent, '>', 15000, 'SYN flood');
+cmp_ok($during - $memory, '<', 64 * 1024, 'SYN flood, memory, KB');
+cmp_ok($under / $rate, '>', 0.25, 'SYN flood, an established flow');
+
+my $start = time();
+is(echoes(2), 'hello', 'SYN flood, new connections after it');
+cmp_ok(time() - $start, '<', 2, 'SYN flood, at once');
+
+$t->stop();
+
+# memory: many that do not read, and many that leave a hole
+
+run('max_memory 8m;');
+
+$memory = $t->rss();
+
+my $stalled = $t->start('client', sub {
+	my @s = grep { $_ } map {
+		Test::Tun::connect_to('10.1.0.2', 9002)
+	} 1 .. 300;
+
+	sleep(6);
+	return scalar @s;
+});
+
+$t->in('client', sub {
+	my @r;
+
+	for my $i (1 .. 300) {
+		my $r = Test::Tun::Raw->new(src => '198.18.4.' . ($i % 250),
+			sport => 10000 + $i, dst => '203.0.113.1');
+		$r->open() or next;
+		push @r, $r;
+		close delete $r->{s};
+	}
+
+	my $s = Test::Tun::Raw->new(src => '198.18.4.1',
+		dst => '203.0.113.1')->{s};
+
+	for my $i (1 .. 150) {
+		for my $r (@r) {
+			$r->{s} = $s;
+			$r->send_tcp(flags => ACK, data => 'x' x 1400,
+				seq => $r->{seq} + 1400 * $i);
+		}
+	}
+
+	return scalar @r;
+});
+
+$during = $t->rss();
+diag(sprintf('%d MB more', ($during - $memory) / 1024));
+cmp_ok($during - $memory, '<', 60 * 1024, 'max_memory, KB');
+ok($t->error_log() =~ qr/\[warn\].*max_memory reached/, 'max_memory, log');
+is(echoes(), 'hello', 'max_memory, others are served');
+is(($t->wait($stalled))[0], 300, 'stalled readers');
+
+$t->stop();
+
+# a scan
+
+run('');
+
+is(($t->in('client', sub {
+	my $r = Test::Tun::Raw->new(src => '198.18.5.5', dst => '10.2.0.1');
+
+	for my $i (0 .. 9999) {
+		$r->send_tcp(flags => SYN, sport => 20000 + $i % 40000,
+			dst => sprintf('10.2.%d.%d', $i / 250, $i % 250 + 1),
+			dport => 9);
+	}
+
+	return 'sent';
+}))[0], 'sent', 'a scan of 10,000 addresses');
+
+is(echoes(), 'hello', 'a scan, others are served');
+
+# descriptors and connections run out
+
+$t->stop();
+$t->run($conf =~ s/LIMITS//r =~ s/%%EVENTS%%/events { worker_connections 60; }/r);
+
+my ($opened) = $t->in('client', sub {
+	my @s = grep { $_ } map {
+		Test::Tun::connect_to('10.1.0.2', 9000, Timeout => 1)
+	} 1 .. 60;
+	return scalar @s;
+});
+
+cmp_ok($opened, '<', 30, 'worker_connections');
+cmp_ok($opened, '>', 10, 'worker_connections, but some');
+ok($t->error_log() =~ qr/\[warn\].*worker_connections are not enough/,
+	'worker_connections, log');
+ok(Test::Tun::wait_for(10, sub { echoes() eq 'hello' }),
+	'worker_connections, free again');
+
+$t->done();
