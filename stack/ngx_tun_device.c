@@ -1128,7 +1128,7 @@ ngx_tun_device_delete_addresses(ngx_tun_device_t *dev, ngx_log_t *log)
 }
 
 
-/* the addresses that the previous cycle added are kept, or have had their day */
+/* what the previous cycle added is kept, or has had its day */
 
 static void
 ngx_tun_device_take_addresses(ngx_tun_device_t *dev, ngx_tun_device_t *old,
