@@ -184,6 +184,19 @@ $t->run($path);
 is(answers(), 'ok', 'namespace by path');
 ok($t->stop(), 'namespace by path, stop');
 
+# without the driver
+
+{
+	my $file = $t->write_conf(conf('address 198.18.0.1/15;'));
+	my ($rc, $out) = $t->exec('gateway', qw/ unshare -m sh -c /,
+		'mount -t tmpfs none /dev/net && exec "$@"', 'sh',
+		$t->{nginx}, '-c', $file, '-p', $t->{dir}, '-e', 'stderr');
+	isnt($rc, 0, 'no driver, fails');
+	like($out . $t->error_log(), qr{open\("/dev/net/tun"\) failed},
+		'no driver, says so');
+	$t->allow_alert(qr{open\("/dev/net/tun"\) failed});
+}
+
 # without the privilege
 
 my ($out);
