@@ -155,6 +155,7 @@ check: build				## style and unit tests, quickly
 bench: build				## speed, against nginx behind nft REDIRECT
 	@misc/packages bench
 	@LWIP_LIB=$(OBJS)/addon/lwip/liblwip.a t/bench/bench
+	@t/bench/chart
 
 install: build				## put the module into Debian's nginx
 	@DESTDIR="$(DESTDIR)" misc/install $(TARGET)
