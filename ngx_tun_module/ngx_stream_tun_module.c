@@ -39,6 +39,7 @@ static char *ngx_stream_tun_queues(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 static ngx_int_t ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data);
+static ngx_int_t ngx_stream_tun_check_abi(ngx_log_t *log);
 static ngx_int_t ngx_stream_tun_init_stat(ngx_stream_tun_t *st,
     ngx_shm_zone_t *zone);
 static ngx_int_t ngx_stream_tun_init_queues(ngx_stream_tun_t *st,
@@ -676,7 +677,9 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
     st = zone->data;
     log = st->cycle->log;
 
-    if (ngx_stream_tun_init_queues(st, log) != NGX_OK) {
+    if (ngx_stream_tun_check_abi(log) != NGX_OK
+        || ngx_stream_tun_init_queues(st, log) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -723,6 +726,47 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
                                        st->cycle->pool, log);
 
     return (st->handoff != NULL) ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * Distributions move bits inside of ngx_connection_t without a change of the
+ * signature that nginx compares.  So let it set one, and look where it is.
+ */
+
+static ngx_int_t
+ngx_stream_tun_check_abi(ngx_log_t *log)
+{
+    ngx_uint_t         good;
+    ngx_queue_t       *q;
+    ngx_connection_t   c;
+
+    q = (ngx_queue_t *) &ngx_cycle->reusable_connections_queue;
+
+    if (q->next == NULL) {
+        /* nginx starts, there is no cycle yet */
+        ngx_queue_init(q);
+    }
+
+    ngx_memzero(&c, sizeof(ngx_connection_t));
+    c.log = log;
+
+    ngx_reusable_connection(&c, 1);
+
+    good = c.reusable && !c.idle && !c.close && !c.shared
+           && !c.error && !c.timedout;
+
+    ngx_reusable_connection(&c, 0);
+
+    if (good && !c.reusable) {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, 0,
+                  "the tun module was built for another build of nginx %s, "
+                  "build it again for this one", NGINX_VERSION);
+
+    return NGX_ERROR;
 }
 
 

@@ -568,6 +568,15 @@ sub slurp {
 sub done {
 	my ($self) = @_;
 
+	$self->finish();
+	done_testing();
+}
+
+sub finish {
+	my ($self, $name) = @_;
+
+	$name = defined $name ? ", $name" : '';
+
 	$self->stop();
 
 	my @bad = grep {
@@ -578,14 +587,12 @@ sub done {
 			|| /exited on signal/
 	} split /\n/, $self->error_log();
 
-	is(join("\n", @bad), '', 'no alerts, no sanitizer reports');
+	is(join("\n", @bad), '', "no alerts, no sanitizer reports$name");
 
 	$self->cleanup();
 
 	is(join(' ', map { -e "/run/netns/$_" ? $_ : () }
-		values %{ $self->{nets} }), '', 'nothing left');
-
-	done_testing();
+		values %{ $self->{nets} }), '', "nothing left$name");
 }
 
 sub cleanup {
