@@ -56,6 +56,7 @@ typedef struct {
 
     u_char                      *file;
     ngx_uint_t                   line;
+    ngx_uint_t                   ssl;        /* unsigned  ssl:1; */
 } ngx_stream_tun_listen_t;
 
 
@@ -63,6 +64,7 @@ typedef struct {
     ngx_array_t                  tuns;       /* of ngx_stream_tun_t * */
     ngx_array_t                  listens;    /* ngx_stream_tun_listen_t * */
     ngx_stream_filter_pt         next_filter;
+    BIO_METHOD                  *bio_method; /* TLS over our connections */
 } ngx_stream_tun_main_conf_t;
 
 
@@ -103,6 +105,15 @@ void ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
 /* Does the session come through a device? */
 #define ngx_stream_tun_session(s)                                             \
     ((s)->connection->listening->handler == ngx_stream_tun_init_connection)
+
+/* ngx_stream_tun_ssl.c */
+
+/* Lets the stream_ssl module make what `tun_listen ... ssl` needs. */
+void ngx_stream_tun_ssl_listen(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl);
+
+/* At postconfiguration, where a `tun_listen` has "ssl". */
+ngx_int_t ngx_stream_tun_init_ssl(ngx_conf_t *cf,
+    ngx_stream_tun_main_conf_t *tmcf);
 
 /* ngx_stream_tun_variables.c */
 

@@ -89,9 +89,12 @@ ngx_stream_tun_listen_param(ngx_conf_t *cf, ngx_str_t *value,
         return NGX_CONF_OK;
     }
 
-    if (ngx_strcmp(value->data, "udp") == 0
-        || ngx_strcmp(value->data, "ssl") == 0)
-    {
+    if (ngx_strcmp(value->data, "ssl") == 0) {
+        ngx_stream_tun_ssl_listen(cf, stl);
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value->data, "udp") == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the parameter \"%V\" is not supported", value);
         return NGX_CONF_ERROR;
@@ -309,7 +312,7 @@ ngx_stream_tun_init_listens(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
         return NGX_ERROR;
     }
 
-    return NGX_OK;
+    return ngx_stream_tun_init_ssl(cf, tmcf);
 }
 
 
@@ -335,6 +338,8 @@ ngx_stream_tun_init_listening(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl)
     conf.ctx = stl->ctx;
     conf.addr_text = stl->text;
 #endif
+
+    conf.ssl = stl->ssl;
 
     stl->addr.conf = conf;
     stl->ports[0].addrs = &stl->addr;

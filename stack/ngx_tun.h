@@ -133,5 +133,25 @@ void ngx_tun_answer(ngx_connection_t *c);
  */
 void ngx_tun_reset_after(ngx_connection_t *c);
 
+/* The other way round: from now on a close is an orderly end. */
+void ngx_tun_finish_after(ngx_connection_t *c);
+
+/*
+ * The bytes of the connection, for a layer such as TLS that puts functions of
+ * its own into c->recv and c->send.  Events, c->sent and the log are left to
+ * the caller.  ngx_tun_recv() returns 0 after the client's FIN; both return
+ * NGX_AGAIN when the event comes again, and NGX_ERROR when the connection is
+ * no more or has been ended.
+ */
+ssize_t ngx_tun_recv(ngx_connection_t *c, u_char *buf, size_t size);
+ssize_t ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size);
+
+/*
+ * Takes all of what the layer says at its end, however much is queued, and
+ * sends FIN after it; the client's bytes still come.  After a call of
+ * ngx_tun_reset_after() they are not sent.  Returns size or NGX_ERROR.
+ */
+ssize_t ngx_tun_send_last(ngx_connection_t *c, u_char *buf, size_t size);
+
 
 #endif /* _NGX_TUN_H_INCLUDED_ */

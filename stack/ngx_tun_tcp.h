@@ -61,6 +61,7 @@ struct ngx_tun_tcp_s {
     unsigned                  eof:1;     /* the session was woken for it */
     unsigned                  shutdown:1; /* FIN after what is queued */
     unsigned                  reset:1;   /* RST after what is queued */
+    unsigned                  finish:1;  /* FIN when the session is over */
     unsigned                  gone:1;    /* the client gave up */
 };
 

@@ -40,6 +40,7 @@ static ssize_t ngx_tun_tcp_recv_chain(ngx_connection_t *c, ngx_chain_t *in,
 static ssize_t ngx_tun_tcp_send(ngx_connection_t *c, u_char *buf, size_t size);
 static ngx_chain_t *ngx_tun_tcp_send_chain(ngx_connection_t *c,
     ngx_chain_t *in, off_t limit);
+static void ngx_tun_tcp_last(ngx_tun_tcp_t *tcp);
 static ngx_uint_t ngx_tun_tcp_dead(ngx_tun_tcp_t *tcp);
 
 
@@ -230,7 +231,13 @@ ngx_tun_tcp_sockaddr(ngx_sockaddr_t *sa, u_char *addr, size_t addr_len,
 static void
 ngx_tun_tcp_cleanup(void *data)
 {
-    ngx_tun_tcp_end(data);
+    ngx_tun_tcp_t *tcp = data;
+
+    if (tcp->finish) {
+        tcp->shutdown = 1;
+    }
+
+    ngx_tun_tcp_end(tcp);
 }
 
 
@@ -255,24 +262,119 @@ ngx_tun_reset_after(ngx_connection_t *c)
 }
 
 
-static ssize_t
-ngx_tun_tcp_recv(ngx_connection_t *c, u_char *buf, size_t size)
+void
+ngx_tun_finish_after(ngx_connection_t *c)
 {
-    size_t                n;
-    ngx_event_t          *rev;
-    ngx_tun_tcp_t        *tcp;
-    ngx_tun_lwip_flow_t  *flow;
+    ngx_tun_tcp_get(c)->finish = 1;
+}
 
-    rev = c->read;
+
+ssize_t
+ngx_tun_recv(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    size_t          n;
+    ngx_tun_tcp_t  *tcp;
+
     tcp = ngx_tun_tcp_get(c);
-    flow = &tcp->lwip;
 
-    n = ngx_tun_lwip_recv(flow, buf, size);
+    n = ngx_tun_lwip_recv(&tcp->lwip, buf, size);
 
     if (n != 0) {
         ngx_tun_tcp_dirty(tcp);
+        return n;
+    }
 
-        if (flow->readable == 0 && !flow->eof && !ngx_tun_tcp_dead(tcp)) {
+    if (tcp->lwip.eof) {
+        return 0;
+    }
+
+    return ngx_tun_tcp_dead(tcp) ? NGX_ERROR : NGX_AGAIN;
+}
+
+
+ssize_t
+ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    size_t          n;
+    ngx_tun_tcp_t  *tcp;
+
+    tcp = ngx_tun_tcp_get(c);
+
+    if (ngx_tun_tcp_dead(tcp) || tcp->shutdown) {
+        return NGX_ERROR;
+    }
+
+    /* who sends before it is asked to is there */
+    ngx_tun_tcp_answer(tcp);
+
+    n = ngx_min(size, ngx_tun_tcp_space(tcp));
+    n = ngx_tun_tx_append(&tcp->tx, buf, n);
+
+    if (n == 0 && size != 0) {
+        return NGX_AGAIN;
+    }
+
+    ngx_tun_tcp_push(tcp);
+    ngx_tun_tcp_dirty(tcp);
+
+    return n;
+}
+
+
+ssize_t
+ngx_tun_send_last(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    ngx_tun_tcp_t  *tcp;
+
+    tcp = ngx_tun_tcp_get(c);
+
+    if (ngx_tun_tcp_dead(tcp) || tcp->shutdown) {
+        return NGX_ERROR;
+    }
+
+    if (tcp->reset) {
+        return size;
+    }
+
+    if (ngx_tun_tx_append(&tcp->tx, buf, size) != size) {
+        tcp->reset = 1;
+        return NGX_ERROR;
+    }
+
+    ngx_tun_tcp_last(tcp);
+
+    return size;
+}
+
+
+static void
+ngx_tun_tcp_last(ngx_tun_tcp_t *tcp)
+{
+    tcp->shutdown = 1;
+
+    ngx_tun_tcp_push(tcp);
+    ngx_tun_tcp_dirty(tcp);
+}
+
+
+static ssize_t
+ngx_tun_tcp_recv(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    ssize_t         n;
+    ngx_event_t    *rev;
+    ngx_tun_tcp_t  *tcp;
+
+    n = ngx_tun_recv(c, buf, size);
+
+    rev = c->read;
+
+    if (n > 0) {
+        tcp = ngx_tun_tcp_get(c);
+
+        if (tcp->lwip.readable == 0
+            && !tcp->lwip.eof
+            && !ngx_tun_tcp_dead(tcp))
+        {
             rev->ready = 0;
         }
 
@@ -281,18 +383,16 @@ ngx_tun_tcp_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
     rev->ready = 0;
 
-    if (flow->eof) {
+    if (n == 0) {
         rev->eof = 1;
-        return 0;
     }
 
-    if (ngx_tun_tcp_dead(tcp)) {
+    if (n == NGX_ERROR) {
         rev->error = 1;
         (void) ngx_connection_error(c, NGX_ECONNRESET, "recv() failed");
-        return NGX_ERROR;
     }
 
-    return NGX_AGAIN;
+    return n;
 }
 
 
@@ -306,35 +406,23 @@ ngx_tun_tcp_recv_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
 static ssize_t
 ngx_tun_tcp_send(ngx_connection_t *c, u_char *buf, size_t size)
 {
-    size_t          n;
-    ngx_tun_tcp_t  *tcp;
+    ssize_t  n;
 
-    tcp = ngx_tun_tcp_get(c);
+    n = ngx_tun_send(c, buf, size);
 
-    if (ngx_tun_tcp_dead(tcp)) {
+    if (n == NGX_ERROR) {
         c->write->error = 1;
         (void) ngx_connection_error(c, NGX_ECONNRESET, "send() failed");
         return NGX_ERROR;
     }
 
-    /* who sends before it is asked to is there */
-    ngx_tun_tcp_answer(tcp);
-
-    n = ngx_min(size, ngx_tun_tcp_space(tcp));
-    n = ngx_tun_tx_append(&tcp->tx, buf, n);
-
-    if (n < size) {
+    if (n < (ssize_t) size) {
         c->write->ready = 0;
     }
 
-    if (n == 0 && size != 0) {
-        return NGX_AGAIN;
+    if (n > 0) {
+        c->sent += n;
     }
-
-    c->sent += n;
-
-    ngx_tun_tcp_push(tcp);
-    ngx_tun_tcp_dirty(tcp);
 
     return n;
 }
@@ -343,11 +431,8 @@ ngx_tun_tcp_send(ngx_connection_t *c, u_char *buf, size_t size)
 static ngx_chain_t *
 ngx_tun_tcp_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
 {
-    ssize_t         n;
-    ngx_buf_t      *b;
-    ngx_tun_tcp_t  *tcp;
-
-    tcp = ngx_tun_tcp_get(c);
+    ssize_t     n;
+    ngx_buf_t  *b;
 
     for ( /* void */ ; in != NULL; in = in->next) {
         b = in->buf;
@@ -372,9 +457,7 @@ ngx_tun_tcp_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
         }
 
         if (b->last_buf) {
-            tcp->shutdown = 1;
-            ngx_tun_tcp_push(tcp);
-            ngx_tun_tcp_dirty(tcp);
+            ngx_tun_tcp_last(ngx_tun_tcp_get(c));
         }
     }
 
