@@ -8,12 +8,11 @@
 #include <ngx_core.h>
 
 #include <ngx_tun_device.h>
+#include <ngx_tun_link.h>
 #include <ngx_tun_netlink.h>
 
 #include <net/if.h>
 #include <sched.h>
-#include <linux/if_addr.h>
-#include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
 
@@ -23,32 +22,6 @@
 #define NGX_TUN_DEVICE_NETNS   "/run/netns/"
 #define NGX_TUN_DEVICE_TXQLEN  1000
 #define NGX_TUN_DEVICE_MTU6    1280          /* RFC 8200, 5 */
-
-
-/* what the kernel knows of an interface */
-
-typedef struct {
-    u_char                    name[IFNAMSIZ];
-    ngx_uint_t                index;       /* 0: there is none */
-    ngx_uint_t                mtu;
-    ngx_uint_t                txqlen;
-    ngx_uint_t                owner;       /* a user, or -1 */
-    unsigned                  up:1;
-    unsigned                  tun:1;
-    unsigned                  tap:1;
-    unsigned                  multi_queue:1;
-    unsigned                  in_use:1;    /* by any process */
-} ngx_tun_device_link_t;
-
-
-/* which interfaces have an address */
-
-typedef struct {
-    ngx_tun_address_t        *addr;
-    ngx_uint_t                own;         /* index of ours */
-    ngx_uint_t                other;       /* index of another, or 0 */
-    ngx_uint_t                found;       /* ours has it, prefix and all */
-} ngx_tun_device_owner_t;
 
 
 static ngx_int_t ngx_tun_device_dup(ngx_tun_device_t *dev,
@@ -65,47 +38,17 @@ static ngx_int_t ngx_tun_device_leave_netns(ngx_tun_device_t *dev, int home,
     ngx_log_t *log);
 static void ngx_tun_device_netns_path(ngx_tun_device_t *dev, u_char *path);
 static ngx_int_t ngx_tun_device_check_link(ngx_tun_device_t *dev,
-    ngx_tun_device_link_t *link, ngx_log_t *log);
+    ngx_tun_link_t *link, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_attach(ngx_tun_device_t *dev,
-    ngx_tun_device_link_t *link, ngx_log_t *log);
+    ngx_tun_link_t *link, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_attach_queue(ngx_tun_device_t *dev,
-    ngx_tun_device_link_t *link, ngx_socket_t fd, ngx_log_t *log);
+    ngx_tun_link_t *link, ngx_socket_t fd, ngx_log_t *log);
 static void ngx_tun_device_attach_failed(ngx_tun_device_t *dev,
-    ngx_tun_device_link_t *link, ngx_err_t err, ngx_log_t *log);
+    ngx_tun_link_t *link, ngx_err_t err, ngx_log_t *log);
 static ngx_int_t ngx_tun_device_configure(ngx_tun_device_t *dev,
-    ngx_tun_device_link_t *link, ngx_log_t *log);
+    ngx_tun_link_t *link, ngx_log_t *log);
 static void ngx_tun_device_set_offload(ngx_tun_device_t *dev);
 
-static ngx_int_t ngx_tun_device_get_link(ngx_tun_device_t *dev,
-    ngx_uint_t index, ngx_tun_device_link_t *link, ngx_log_t *log);
-static ngx_int_t ngx_tun_device_link_handler(struct nlmsghdr *header,
-    void *data);
-static ngx_uint_t ngx_tun_device_info(struct rtattr *info, ngx_uint_t type,
-    ngx_uint_t value);
-static ngx_int_t ngx_tun_device_set_link(ngx_tun_device_t *dev,
-    ngx_uint_t mtu, ngx_uint_t txqlen, ngx_uint_t up, ngx_log_t *log);
-
-static ngx_int_t ngx_tun_device_add_addresses(ngx_tun_device_t *dev,
-    ngx_tun_device_t *old, ngx_log_t *log);
-static ngx_int_t ngx_tun_device_add_address(ngx_tun_device_t *dev,
-    ngx_tun_device_t *old, ngx_tun_address_t *addr, ngx_log_t *log);
-static ngx_int_t ngx_tun_device_keep_address(ngx_tun_device_t *dev,
-    ngx_tun_address_t *addr);
-static ngx_int_t ngx_tun_device_find_owner(ngx_tun_device_t *dev,
-    ngx_tun_device_owner_t *owner, ngx_log_t *log);
-static ngx_int_t ngx_tun_device_owner_handler(struct nlmsghdr *header,
-    void *data);
-static ngx_int_t ngx_tun_device_change_address(ngx_tun_device_t *dev,
-    ngx_tun_address_t *addr, ngx_uint_t type, ngx_log_t *log);
-static void ngx_tun_device_address_taken(ngx_tun_device_t *dev,
-    ngx_tun_device_owner_t *owner, ngx_log_t *log);
-static void ngx_tun_device_delete_addresses(ngx_tun_device_t *dev,
-    ngx_log_t *log);
-static void ngx_tun_device_take_addresses(ngx_tun_device_t *dev,
-    ngx_tun_device_t *old, ngx_log_t *log);
-static ngx_uint_t ngx_tun_device_has_address(ngx_array_t *addresses,
-    ngx_tun_address_t *addr, ngx_uint_t any_prefix);
-static size_t ngx_tun_device_text(ngx_tun_address_t *addr, u_char *text);
 static void ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log);
 
 
@@ -113,8 +56,8 @@ ngx_int_t
 ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_pool_t *pool, ngx_log_t *log)
 {
-    ngx_uint_t              i;
-    ngx_tun_device_link_t   link;
+    ngx_uint_t      i;
+    ngx_tun_link_t  link;
 
     dev->netlink = (ngx_socket_t) -1;
 
@@ -141,7 +84,7 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     }
 
     if (ngx_tun_device_open_files(dev, log) != NGX_OK
-        || ngx_tun_device_get_link(dev, 0, &link, log) != NGX_OK
+        || ngx_tun_link_get(dev, 0, &link, log) != NGX_OK
         || ngx_tun_device_check_link(dev, &link, log) != NGX_OK)
     {
         goto failed;
@@ -155,9 +98,9 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     }
 
     if (ngx_tun_device_attach(dev, &link, log) != NGX_OK
-        || ngx_tun_device_get_link(dev, 0, &link, log) != NGX_OK
+        || ngx_tun_link_get(dev, 0, &link, log) != NGX_OK
         || ngx_tun_device_configure(dev, &link, log) != NGX_OK
-        || ngx_tun_device_add_addresses(dev, old, log) != NGX_OK)
+        || ngx_tun_address_add(dev, old, log) != NGX_OK)
     {
         goto failed;
     }
@@ -188,15 +131,15 @@ ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
         return;
     }
 
-    ngx_tun_device_take_addresses(dev, old, log);
+    ngx_tun_address_take(dev, old, log);
     ngx_tun_device_set_offload(dev);
 
-    (void) ngx_tun_device_set_link(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
+    (void) ngx_tun_link_set(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
                                    1, log);
 
     /* those with another prefix now, or that went with a removed primary */
 
-    (void) ngx_tun_device_add_addresses(dev, NULL, log);
+    (void) ngx_tun_address_add(dev, NULL, log);
 }
 
 
@@ -228,8 +171,8 @@ ngx_tun_device_close(ngx_tun_device_t *dev, ngx_uint_t restore, ngx_log_t *log)
 static void
 ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
 {
-    ngx_uint_t              given_up;
-    ngx_tun_device_link_t   link;
+    ngx_uint_t      given_up;
+    ngx_tun_link_t  link;
 
     given_up = dev->reused && !dev->committed;
 
@@ -242,13 +185,13 @@ ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
 
     /* someone may have deleted it, or moved it elsewhere */
 
-    if (ngx_tun_device_get_link(dev, dev->index, &link, log) != NGX_OK
+    if (ngx_tun_link_get(dev, dev->index, &link, log) != NGX_OK
         || link.index == 0)
     {
         return;
     }
 
-    ngx_tun_device_delete_addresses(dev, log);
+    ngx_tun_address_delete(dev, log);
 
     if (!given_up) {
         (void) ioctl(dev->fds[0], TUNSETOFFLOAD, 0);
@@ -259,13 +202,13 @@ ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
             || link.txqlen != dev->txqlen_found
             || link.up != dev->was_up)
         {
-            (void) ngx_tun_device_set_link(dev, dev->mtu_found,
+            (void) ngx_tun_link_set(dev, dev->mtu_found,
                                            dev->txqlen_found, dev->was_up,
                                            log);
         }
 
     } else if (dev->mtu_raised) {
-        (void) ngx_tun_device_set_link(dev, dev->mtu_raised, link.txqlen,
+        (void) ngx_tun_link_set(dev, dev->mtu_raised, link.txqlen,
                                        link.up, log);
     }
 }
@@ -511,7 +454,7 @@ ngx_tun_device_netns_path(ngx_tun_device_t *dev, u_char *path)
 
 
 static ngx_int_t
-ngx_tun_device_check_link(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+ngx_tun_device_check_link(ngx_tun_device_t *dev, ngx_tun_link_t *link,
     ngx_log_t *log)
 {
     char  *reason;
@@ -547,7 +490,7 @@ ngx_tun_device_check_link(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
 
 
 static ngx_int_t
-ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_link_t *link,
     ngx_log_t *log)
 {
     ngx_uint_t    i;
@@ -573,7 +516,7 @@ ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
 
 
 static ngx_int_t
-ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_tun_link_t *link,
     ngx_socket_t fd, ngx_log_t *log)
 {
     int           size;
@@ -623,7 +566,7 @@ ngx_tun_device_attach_queue(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
 
 static void
 ngx_tun_device_attach_failed(ngx_tun_device_t *dev,
-    ngx_tun_device_link_t *link, ngx_err_t err, ngx_log_t *log)
+    ngx_tun_link_t *link, ngx_err_t err, ngx_log_t *log)
 {
     char  *reason;
 
@@ -663,7 +606,7 @@ ngx_tun_device_attach_failed(ngx_tun_device_t *dev,
 
 
 static ngx_int_t
-ngx_tun_device_configure(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
+ngx_tun_device_configure(ngx_tun_device_t *dev, ngx_tun_link_t *link,
     ngx_log_t *log)
 {
     if (link->index == 0) {
@@ -688,7 +631,7 @@ ngx_tun_device_configure(ngx_tun_device_t *dev, ngx_tun_device_link_t *link,
         return NGX_OK;
     }
 
-    return ngx_tun_device_set_link(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
+    return ngx_tun_link_set(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
                                    1, log);
 }
 
@@ -713,470 +656,4 @@ ngx_tun_device_set_offload(ngx_tun_device_t *dev)
     }
 
     (void) ioctl(dev->fds[0], TUNSETOFFLOAD, 0);
-}
-
-
-static ngx_int_t
-ngx_tun_device_get_link(ngx_tun_device_t *dev, ngx_uint_t index,
-    ngx_tun_device_link_t *link, ngx_log_t *log)
-{
-    struct ifinfomsg       *ifi;
-    ngx_tun_netlink_msg_t   msg;
-
-    ngx_memzero(link, sizeof(ngx_tun_device_link_t));
-    link->owner = (ngx_uint_t) -1;
-
-    ifi = ngx_tun_netlink_init(&msg, RTM_GETLINK, 0, sizeof(struct ifinfomsg));
-    ifi->ifi_family = AF_UNSPEC;
-    ifi->ifi_index = (int) index;
-
-    if (index == 0) {
-        ngx_tun_netlink_add(&msg, IFLA_IFNAME, dev->conf->name.data,
-                            dev->conf->name.len + 1);
-    }
-
-    if (ngx_tun_netlink_talk(dev->netlink, &msg, ngx_tun_device_link_handler,
-                             link)
-        == NGX_OK
-        || ngx_errno == ENODEV)
-    {
-        return NGX_OK;
-    }
-
-    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                  "tun \"%V\": RTM_GETLINK failed", &dev->conf->name);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_tun_device_link_handler(struct nlmsghdr *header, void *data)
-{
-    ngx_tun_device_link_t *link = data;
-
-    struct rtattr     *rta, *kind, *info;
-    struct ifinfomsg  *ifi;
-
-    if (header->nlmsg_type != RTM_NEWLINK) {
-        return NGX_OK;
-    }
-
-    ifi = NLMSG_DATA(header);
-
-    link->index = ifi->ifi_index;
-    link->up = (ifi->ifi_flags & IFF_UP) != 0;
-
-    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_IFNAME);
-    if (rta != NULL) {
-        (void) ngx_cpystrn(link->name, RTA_DATA(rta),
-                           ngx_min(RTA_PAYLOAD(rta), IFNAMSIZ));
-    }
-
-    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_MTU);
-    if (rta != NULL) {
-        link->mtu = *(uint32_t *) RTA_DATA(rta);
-    }
-
-    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_TXQLEN);
-    if (rta != NULL) {
-        link->txqlen = *(uint32_t *) RTA_DATA(rta);
-    }
-
-    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg),
-                               IFLA_LINKINFO);
-    if (rta == NULL) {
-        return NGX_OK;
-    }
-
-    kind = ngx_tun_netlink_nested(rta, IFLA_INFO_KIND);
-    info = ngx_tun_netlink_nested(rta, IFLA_INFO_DATA);
-
-    if (kind == NULL || ngx_strncmp(RTA_DATA(kind), "tun", 4) != 0) {
-        return NGX_OK;
-    }
-
-    link->tun = 1;
-
-    if (info == NULL) {
-        return NGX_OK;
-    }
-
-    link->tap = (ngx_tun_device_info(info, IFLA_TUN_TYPE, IFF_TUN)
-                 == IFF_TAP);
-    link->multi_queue = ngx_tun_device_info(info, IFLA_TUN_MULTI_QUEUE, 0);
-
-    link->owner = ngx_tun_device_info(info, IFLA_TUN_OWNER, link->owner);
-
-    /* without a process there are only persistent devices */
-
-    link->in_use = !ngx_tun_device_info(info, IFLA_TUN_PERSIST, 1)
-                   || ngx_tun_device_info(info, IFLA_TUN_NUM_QUEUES, 0) != 0;
-
-    return NGX_OK;
-}
-
-
-/* an attribute of 1 or 4 bytes */
-
-static ngx_uint_t
-ngx_tun_device_info(struct rtattr *info, ngx_uint_t type, ngx_uint_t value)
-{
-    uint32_t        u32;
-    struct rtattr  *rta;
-
-    rta = ngx_tun_netlink_nested(info, type);
-
-    if (rta == NULL) {
-        return value;
-    }
-
-    if (RTA_PAYLOAD(rta) >= sizeof(uint32_t)) {
-        ngx_memcpy(&u32, RTA_DATA(rta), sizeof(uint32_t));
-        return u32;
-    }
-
-    return *(uint8_t *) RTA_DATA(rta);
-}
-
-
-static ngx_int_t
-ngx_tun_device_set_link(ngx_tun_device_t *dev, ngx_uint_t mtu,
-    ngx_uint_t txqlen, ngx_uint_t up, ngx_log_t *log)
-{
-    struct ifinfomsg       *ifi;
-    ngx_tun_netlink_msg_t   msg;
-
-    ifi = ngx_tun_netlink_init(&msg, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
-    ifi->ifi_family = AF_UNSPEC;
-    ifi->ifi_index = (int) dev->index;
-    ifi->ifi_change = IFF_UP;
-    ifi->ifi_flags = up ? IFF_UP : 0;
-
-    ngx_tun_netlink_add_u32(&msg, IFLA_MTU, (uint32_t) mtu);
-    ngx_tun_netlink_add_u32(&msg, IFLA_TXQLEN, (uint32_t) txqlen);
-
-    if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
-        return NGX_OK;
-    }
-
-    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                  "tun \"%V\": cannot set the interface %s with mtu %ui%s%s",
-                  &dev->conf->name, up ? "up" : "down", mtu,
-                  (msg.error[0] == '\0') ? "" : ": ", msg.error);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_tun_device_add_addresses(ngx_tun_device_t *dev, ngx_tun_device_t *old,
-    ngx_log_t *log)
-{
-    ngx_uint_t               i;
-    ngx_tun_address_t       *addr;
-    ngx_tun_device_owner_t   owner;
-
-    addr = dev->conf->addresses.elts;
-
-    for (i = 0; i < dev->conf->addresses.nelts; i++) {
-
-        ngx_memzero(&owner, sizeof(ngx_tun_device_owner_t));
-
-        owner.addr = &addr[i];
-        owner.own = dev->index;
-
-        if (ngx_tun_device_find_owner(dev, &owner, log) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        if (owner.found) {
-            continue;
-        }
-
-        if (owner.other != 0) {
-            ngx_tun_device_address_taken(dev, &owner, log);
-            return NGX_ERROR;
-        }
-
-        if (ngx_tun_device_add_address(dev, old, &addr[i], log) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_tun_device_add_address(ngx_tun_device_t *dev, ngx_tun_device_t *old,
-    ngx_tun_address_t *addr, ngx_log_t *log)
-{
-    size_t     len;
-    u_char     text[NGX_INET6_ADDRSTRLEN];
-    ngx_int_t  rc;
-
-    rc = ngx_tun_device_change_address(dev, addr, RTM_NEWADDR, log);
-
-    if (rc != NGX_DECLINED) {
-        return (rc == NGX_OK) ? ngx_tun_device_keep_address(dev, addr) : rc;
-    }
-
-    /* the one of the previous cycle, which its prefix leaves at the commit */
-
-    if (dev->reused
-        && old != NULL
-        && ngx_tun_device_has_address(&old->added, addr, 1))
-    {
-        return NGX_OK;
-    }
-
-    len = ngx_tun_device_text(addr, text);
-
-    ngx_log_error(NGX_LOG_EMERG, log, 0,
-                  "tun \"%V\": the interface has the address %*s already, "
-                  "with another prefix than %ui", &dev->conf->name, len, text,
-                  addr->prefix);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_tun_device_keep_address(ngx_tun_device_t *dev, ngx_tun_address_t *addr)
-{
-    ngx_tun_address_t  *added;
-
-    if (ngx_tun_device_has_address(&dev->added, addr, 0)) {
-        return NGX_OK;
-    }
-
-    added = ngx_array_push(&dev->added);
-    if (added == NULL) {
-        return NGX_ERROR;
-    }
-
-    *added = *addr;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_tun_device_find_owner(ngx_tun_device_t *dev, ngx_tun_device_owner_t *owner,
-    ngx_log_t *log)
-{
-    struct ifaddrmsg       *ifa;
-    ngx_tun_netlink_msg_t   msg;
-
-    ifa = ngx_tun_netlink_init(&msg, RTM_GETADDR, NLM_F_DUMP,
-                               sizeof(struct ifaddrmsg));
-    ifa->ifa_family = (owner->addr->addr_len == 4) ? AF_INET : AF_INET6;
-
-    if (ngx_tun_netlink_talk(dev->netlink, &msg, ngx_tun_device_owner_handler,
-                             owner)
-        == NGX_OK)
-    {
-        return NGX_OK;
-    }
-
-    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                  "tun \"%V\": RTM_GETADDR failed", &dev->conf->name);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_tun_device_owner_handler(struct nlmsghdr *header, void *data)
-{
-    ngx_tun_device_owner_t *owner = data;
-
-    struct rtattr     *rta;
-    struct ifaddrmsg  *ifa;
-
-    if (header->nlmsg_type != RTM_NEWADDR) {
-        return NGX_OK;
-    }
-
-    ifa = NLMSG_DATA(header);
-
-    rta = ngx_tun_netlink_attr(header, sizeof(struct ifaddrmsg), IFA_LOCAL);
-
-    if (rta == NULL) {
-        rta = ngx_tun_netlink_attr(header, sizeof(struct ifaddrmsg),
-                                   IFA_ADDRESS);
-    }
-
-    if (rta == NULL
-        || RTA_PAYLOAD(rta) != owner->addr->addr_len
-        || ngx_memcmp(RTA_DATA(rta), owner->addr->addr, owner->addr->addr_len)
-           != 0)
-    {
-        return NGX_OK;
-    }
-
-    if (ifa->ifa_index == owner->own) {
-        owner->found |= (ifa->ifa_prefixlen == owner->addr->prefix);
-
-    } else {
-        owner->other = ifa->ifa_index;
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_tun_device_address_taken(ngx_tun_device_t *dev,
-    ngx_tun_device_owner_t *owner, ngx_log_t *log)
-{
-    size_t                  len;
-    u_char                  text[NGX_INET6_ADDRSTRLEN];
-    ngx_tun_device_link_t   link;
-
-    if (ngx_tun_device_get_link(dev, owner->other, &link, log) != NGX_OK) {
-        return;
-    }
-
-    len = ngx_tun_device_text(owner->addr, text);
-
-    ngx_log_error(NGX_LOG_EMERG, log, 0,
-                  "tun \"%V\": the address %*s belongs to the interface "
-                  "\"%s\"", &dev->conf->name, len, text, link.name);
-}
-
-
-static ngx_int_t
-ngx_tun_device_change_address(ngx_tun_device_t *dev, ngx_tun_address_t *addr,
-    ngx_uint_t type, ngx_log_t *log)
-{
-    char                   *reason;
-    size_t                  len;
-    u_char                  text[NGX_INET6_ADDRSTRLEN];
-    ngx_err_t               err;
-    ngx_uint_t              flags;
-    struct ifaddrmsg       *ifa;
-    ngx_tun_netlink_msg_t   msg;
-
-    flags = (type == RTM_NEWADDR) ? NLM_F_CREATE|NLM_F_EXCL : 0;
-
-    ifa = ngx_tun_netlink_init(&msg, type, flags, sizeof(struct ifaddrmsg));
-    ifa->ifa_family = (addr->addr_len == 4) ? AF_INET : AF_INET6;
-    ifa->ifa_prefixlen = (uint8_t) addr->prefix;
-    ifa->ifa_index = (unsigned) dev->index;
-
-    /* nobody else is on the link to ask */
-    ifa->ifa_flags = (addr->addr_len == 4) ? 0 : IFA_F_NODAD;
-
-    ngx_tun_netlink_add(&msg, IFA_LOCAL, addr->addr, addr->addr_len);
-    ngx_tun_netlink_add(&msg, IFA_ADDRESS, addr->addr, addr->addr_len);
-
-    if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
-        return NGX_OK;
-    }
-
-    err = ngx_errno;
-
-    /* the address or the interface is gone, and so is what was to be done */
-
-    if (type == RTM_DELADDR
-        && (err == ENODEV || err == EADDRNOTAVAIL))
-    {
-        return NGX_OK;
-    }
-
-    if (type == RTM_NEWADDR && err == NGX_EEXIST) {
-        return NGX_DECLINED;
-    }
-
-    if (msg.error[0] != '\0') {
-        reason = ": ";
-
-    } else if (addr->addr_len == 16 && err != NGX_EPERM) {
-        reason = ", is IPv6 switched off there?";
-
-    } else {
-        reason = "";
-    }
-
-    len = ngx_tun_device_text(addr, text);
-
-    ngx_log_error(NGX_LOG_EMERG, log, err,
-                  "tun \"%V\": cannot %s the address %*s/%ui%s%s",
-                  &dev->conf->name,
-                  (type == RTM_NEWADDR) ? "add" : "remove",
-                  len, text, addr->prefix, reason, msg.error);
-
-    return NGX_ERROR;
-}
-
-
-static void
-ngx_tun_device_delete_addresses(ngx_tun_device_t *dev, ngx_log_t *log)
-{
-    ngx_uint_t          i;
-    ngx_tun_address_t  *addr;
-
-    addr = dev->added.elts;
-
-    for (i = 0; i < dev->added.nelts; i++) {
-        (void) ngx_tun_device_change_address(dev, &addr[i], RTM_DELADDR, log);
-    }
-
-    dev->added.nelts = 0;
-}
-
-
-/* what the previous cycle added is kept, or has had its day */
-
-static void
-ngx_tun_device_take_addresses(ngx_tun_device_t *dev, ngx_tun_device_t *old,
-    ngx_log_t *log)
-{
-    ngx_uint_t          i;
-    ngx_tun_address_t  *addr;
-
-    addr = old->added.elts;
-
-    for (i = 0; i < old->added.nelts; i++) {
-
-        if (ngx_tun_device_has_address(&dev->conf->addresses, &addr[i], 0)) {
-            (void) ngx_tun_device_keep_address(dev, &addr[i]);
-
-        } else {
-            (void) ngx_tun_device_change_address(dev, &addr[i], RTM_DELADDR,
-                                                 log);
-        }
-    }
-}
-
-
-static ngx_uint_t
-ngx_tun_device_has_address(ngx_array_t *addresses, ngx_tun_address_t *addr,
-    ngx_uint_t any_prefix)
-{
-    ngx_uint_t          i;
-    ngx_tun_address_t  *a;
-
-    a = addresses->elts;
-
-    for (i = 0; i < addresses->nelts; i++) {
-        if (a[i].addr_len == addr->addr_len
-            && (any_prefix || a[i].prefix == addr->prefix)
-            && ngx_memcmp(a[i].addr, addr->addr, addr->addr_len) == 0)
-        {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-static size_t
-ngx_tun_device_text(ngx_tun_address_t *addr, u_char *text)
-{
-    return ngx_inet_ntop((addr->addr_len == 4) ? AF_INET : AF_INET6,
-                         addr->addr, text, NGX_INET6_ADDRSTRLEN);
 }
