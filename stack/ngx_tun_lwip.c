@@ -839,6 +839,25 @@ ngx_tun_lwip_flush(ngx_tun_lwip_flow_t *flow)
 
 
 void
+ngx_tun_lwip_flush_full(ngx_tun_lwip_flow_t *flow)
+{
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb == NULL || flow->time_wait) {
+        return;
+    }
+
+    tcp_nagle_enable(pcb);
+    tcp_output(pcb);
+    tcp_nagle_disable(pcb);
+
+    ngx_tun_lwip_settle(flow);
+}
+
+
+void
 ngx_tun_lwip_shutdown(ngx_tun_lwip_flow_t *flow)
 {
     struct tcp_pcb  *pcb;

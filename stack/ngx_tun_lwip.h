@@ -185,6 +185,9 @@ size_t ngx_tun_lwip_cwnd(ngx_tun_lwip_flow_t *flow);
 /* Sends what is queued, an ACK that is due, a window update that matters. */
 void ngx_tun_lwip_flush(ngx_tun_lwip_flow_t *flow);
 
+/* Sends what is queued but for a last segment that more bytes would fill. */
+void ngx_tun_lwip_flush_full(ngx_tun_lwip_flow_t *flow);
+
 /* FIN after what is queued; reading goes on. */
 void ngx_tun_lwip_shutdown(ngx_tun_lwip_flow_t *flow);
 

@@ -12,7 +12,7 @@
 #include <ngx_tun_tcp.h>
 
 
-/* that many bytes go out at once, fewer with the flush */
+/* that many bytes go out at once, fewer, and a rest, with the flush */
 #define NGX_TUN_TCP_FLUSH  65536
 
 
@@ -587,7 +587,7 @@ ngx_tun_tcp_push(ngx_tun_tcp_t *tcp)
     }
 
     if (tcp->unflushed >= NGX_TUN_TCP_FLUSH) {
-        ngx_tun_lwip_flush(&tcp->lwip);
+        ngx_tun_lwip_flush_full(&tcp->lwip);
         tcp->unflushed = 0;
     }
 
