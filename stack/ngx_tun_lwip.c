@@ -295,20 +295,23 @@ int
 ngx_tun_lwip_open(ngx_tun_lwip_t *lwip, ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg, uint32_t isn)
 {
+    uint16_t         len;
     struct pbuf     *p;
     struct tcp_hdr  *th;
 
-    p = pbuf_alloc(PBUF_RAW, (u16_t) seg->len, PBUF_RAM);
+    /* a SYN makes the pcb, its data would not be acknowledged anyway */
+
+    len = (uint16_t) (seg->len - seg->data_len);
+
+    p = pbuf_alloc(PBUF_RAW, len + NGX_TUN_LWIP_SLACK, PBUF_RAM);
     if (p == NULL) {
         return -1;
     }
 
-    memcpy(p->payload, seg->tcp, seg->len);
-
-    /* a SYN makes the pcb, its data would not be acknowledged anyway */
+    pbuf_realloc(p, len);
 
     th = p->payload;
-    pbuf_realloc(p, TCPH_HDRLEN_BYTES(th));
+    memcpy(th, seg->tcp, len);
 
     flow->lwip = lwip;
     flow->tx_base = isn + 1;
@@ -385,6 +388,14 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
 
     if (!flow->time_wait) {
         pcb = flow->pcb;
+
+        /* lwIP takes the MSS from any segment, and never expects less */
+        pcb->mss = TCP_MSS;
+
+        /* a probe was acknowledged, and there is no more to send */
+        if (pcb->unsent == NULL) {
+            pcb->persist_backoff = 0;
+        }
 
         if (pcb->rcv_nxt != flow->ack_sent) {
             tcp_set_flags(pcb, TF_ACK_DELAY);
@@ -918,8 +929,9 @@ ngx_tun_lwip_drain(ngx_tun_lwip_flow_t *flow)
      * its own and answers data with RST.
      */
 
-    if (pcb->state == FIN_WAIT_2) {
+    if (pcb->state == FIN_WAIT_2 && !(pcb->flags & TF_RXCLOSED)) {
         tcp_set_flags(pcb, TF_RXCLOSED);
+        pcb->tmr = tcp_ticks;
     }
 }
 
@@ -941,6 +953,8 @@ ngx_tun_lwip_drop(ngx_tun_lwip_flow_t *flow)
     ngx_tun_lwip_drop_rx(flow);
 
     if (flow->pcb != NULL) {
+        /* an ACK that is due would be sent */
+        tcp_clear_flags((struct tcp_pcb *) flow->pcb, TF_ACK_DELAY);
         tcp_abandon(flow->pcb, 0);
     }
 }
@@ -1162,6 +1176,10 @@ ngx_tun_lwip_passive_open_handler(u8_t id, struct tcp_pcb_listen *listener,
     tcp_ext_arg_set_callbacks(pcb, id, &ngx_tun_lwip_callbacks);
     tcp_ext_arg_set(pcb, id, flow);
 
+    /* lwIP 2.1.3 would wait for 3 seconds */
+    pcb->sv = LWIP_TCP_RTO_TIME / TCP_SLOW_INTERVAL;
+    pcb->rto = LWIP_TCP_RTO_TIME / TCP_SLOW_INTERVAL;
+
     flow->pcb = pcb;
 
     return ERR_OK;
@@ -1218,6 +1236,9 @@ ngx_tun_lwip_accept_handler(void *arg, struct tcp_pcb *pcb, err_t err)
     flow->mss = (uint16_t) LWIP_MAX(mss, NGX_TUN_LWIP_MSS_MIN);
 
     pcb->mss = TCP_MSS;
+
+    /* half of it bounds a segment, 0 does not: later ones would be less */
+    pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * NGX_TUN_LWIP_MSS_4);
 
     /* the first samples would decay from 3 seconds */
 
@@ -1289,7 +1310,11 @@ ngx_tun_lwip_error_handler(void *arg, err_t err)
     ngx_tun_lwip_flow_t  *flow;
 
     flow = arg;
-    flow->reset = 1;
+
+    /* not an orderly end */
+    if (err != ERR_CLSD) {
+        flow->reset = 1;
+    }
 }
 
 
