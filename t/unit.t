@@ -3,25 +3,21 @@
 # (C) the nginx-tun authors
 
 # Runs the unit tests in t/unit: each is a program that prints TAP and links
-# the files that a comment at its head names.
+# the files that a comment at its head names, and lwIP where it says so.
 
 use warnings;
 use strict;
 
-use Cwd qw/ abs_path /;
 use File::Temp qw/ tempdir /;
 use Test::More;
 
-my $objs = 'build/nginx';
-my $nginx = '/usr/share/nginx/src/src';
-my $lwip = abs_path('build/lwip');
+use Test::Tun::Unit;
 
-plan(skip_all => 'run make first') unless -e "$objs/ngx_auto_config.h";
+plan(skip_all => 'run make first') unless -e 'build/nginx/ngx_auto_config.h';
 
-my @flags = (qw/ -g -O1 -W -Wall -Wpointer-arith -Wno-unused-parameter -Werror /,
-	'-fsanitize=address,undefined', '-fno-sanitize-recover=undefined',
-	map { "-I$_" } "$nginx/core", "$nginx/event", "$nginx/os/unix", $objs,
-	'stack');
+my @flags = ('-g', '-O1', @Test::Tun::Unit::WARN,
+	@Test::Tun::Unit::SANITIZE);
+my @asserts = ('-O1', @Test::Tun::Unit::SANITIZE, '-DNGX_TUN_LWIP_ASSERT=1');
 
 my $dir = tempdir(CLEANUP => 1);
 
@@ -29,31 +25,33 @@ for my $file (sort glob 't/unit/*.c') {
 	my ($name) = $file =~ m{([^/]+)\.c$};
 
 	open(my $fh, '<', $file) or die "$file: $!";
-	my ($link) = join('', <$fh>) =~ m{/\* link: (.*?) \*/};
+	my $text = join('', <$fh>);
 	close $fh;
 
-	my @cmd = ('cc', @flags, '-o', "$dir/$name", $file,
-		split ' ', $link // '');
+	my ($link) = $text =~ m{/\* link: (.*?) \*/};
+	my @files = ($file, split ' ', $link // '');
 
-	subtest $name => sub {
-		my $out = `@cmd 2>&1`;
-		is($?, 0, 'compiles') or diag($out);
+	if ($text !~ m{^/\* lwip \*/$}m) {
 
-		$out = `$dir/$name 2>&1`;
-		my $rc = $?;
+		subtest $name => sub {
+			build("$dir/$name", 'cc', @flags, nginx_flags(),
+				@files) && tap("$dir/$name");
+		};
 
-		my ($plan) = $out =~ /^1\.\.(\d+)$/m;
-		my $n = 0;
+		next;
+	}
 
-		for my $line (split /\n/, $out) {
-			next unless $line =~ /^(not )?ok \d+(?: - (.*))?/;
-			$n++;
-			ok(!$1, $2);
-		}
+	for my $source (lwip_sources()) {
 
-		is($n, $plan, 'all have run') or diag($out);
-		is($rc, 0, 'ends well') or diag($out);
-	};
+		subtest "$name, " . lwip_version($source) => sub {
+			my $lib = lwip_lib($source, 'cc', @asserts);
+			ok($lib, 'library');
+
+			build("$dir/$name", 'cc', @flags, $asserts[-1],
+				lwip_flags($source), @files, $lib)
+				&& tap("$dir/$name");
+		};
+	}
 }
 
 done_testing();
