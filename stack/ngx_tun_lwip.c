@@ -135,7 +135,6 @@ ngx_tun_lwip_create(const ngx_tun_lwip_ops_t *ops, void *data, uint32_t mtu)
 
     lwip->ops = ops;
     lwip->data = data;
-    lwip->netif.mtu = (u16_t) mtu;
 
     if (netif_add(&lwip->netif, NULL, NULL, NULL, lwip,
                   ngx_tun_lwip_netif_init, NULL)
@@ -224,8 +223,6 @@ ngx_tun_lwip_init(void)
 static err_t
 ngx_tun_lwip_netif_init(struct netif *netif)
 {
-    netif->name[0] = 't';
-    netif->name[1] = 'n';
     netif->output = ngx_tun_lwip_output4;
     netif->output_ip6 = ngx_tun_lwip_output6;
 
@@ -343,10 +340,9 @@ ngx_tun_lwip_open(ngx_tun_lwip_t *lwip, ngx_tun_lwip_flow_t *flow,
 int
 ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
 {
-    int                  kept;
-    struct pbuf         *p;
-    struct tcp_pcb      *pcb;
-    ngx_tun_lwip_buf_t  *buf;
+    int              kept;
+    struct pbuf     *p;
+    struct tcp_pcb  *pcb;
 
     if (ngx_tun_lwip_unacceptable(flow, seg)) {
         return 0;
@@ -357,9 +353,7 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
         return 0;
     }
 
-    buf = seg->buf;
-    kept = (p == (struct pbuf *) buf);
-
+    kept = (p == (struct pbuf *) seg->buf);
     pcb = flow->pcb;
 
     if (flow->time_wait) {
@@ -371,8 +365,6 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
         /* one ACK for a batch: see ngx_tun_lwip_flush() */
         tcp_clear_flags(pcb, TF_ACK_DELAY);
     }
-
-    pcb->next = NULL;
 
     ngx_tun_lwip_addresses(seg, &flow->lwip->netif);
 
@@ -681,7 +673,6 @@ ngx_tun_lwip_recv(ngx_tun_lwip_flow_t *flow, uint8_t *buf, size_t size)
             flow->rx_offset = 0;
 
             p->next = NULL;
-            p->tot_len = p->len;
             pbuf_free(p);
         }
     }
@@ -758,15 +749,9 @@ ngx_tun_lwip_release(ngx_tun_lwip_flow_t *flow)
 static void
 ngx_tun_lwip_drop_rx(ngx_tun_lwip_flow_t *flow)
 {
-    struct pbuf  *p;
-
-    while (flow->rx != NULL) {
-        p = flow->rx;
-        flow->rx = p->next;
-
-        p->next = NULL;
-        p->tot_len = p->len;
-        pbuf_free(p);
+    if (flow->rx != NULL) {
+        pbuf_free(flow->rx);
+        flow->rx = NULL;
     }
 
     flow->rx_offset = 0;
