@@ -14,38 +14,40 @@ typedef struct {
 } ngx_http_tun_status_counter_t;
 
 
-/* how many workers of each device are shown */
+/* a device, as it was at one moment */
 
 typedef struct {
-    ngx_uint_t               ntuns;
-    ngx_stream_tun_t       **tuns;
-    ngx_uint_t              *workers;
-} ngx_http_tun_status_ctx_t;
+    ngx_str_t               *name;
+    ngx_uint_t               workers;
+    ngx_tun_stat_t          *stat;       /* one for each of them */
+    ngx_tun_stat_t           total;
+} ngx_http_tun_status_t;
+
+
+#define ngx_http_tun_status_value(stat, i)                                    \
+    *(ngx_atomic_t *)                                                         \
+        ((u_char *) (stat) + ngx_http_tun_status_counters[i].offset)
 
 
 #define ngx_http_tun_status_counter(name)                                     \
     { ngx_string(#name), offsetof(ngx_tun_stat_t, name) }
 
 #define ngx_http_tun_status_limit(name, reason)                               \
-    { ngx_string(name),                                                       \
-      offsetof(ngx_tun_stat_t, limits)                                        \
-      + (reason) * sizeof(ngx_atomic_t) }
+    { ngx_string(#name), offsetof(ngx_tun_stat_t, limits[reason]) }
 
 
 static char *ngx_http_tun_status(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_http_tun_status_handler(ngx_http_request_t *r);
-static ngx_stream_tun_main_conf_t *ngx_http_tun_status_conf(void);
-static ngx_int_t ngx_http_tun_status_count(ngx_http_request_t *r,
-    ngx_http_tun_status_ctx_t *ctx);
-static size_t ngx_http_tun_status_size(ngx_http_tun_status_ctx_t *ctx);
-static u_char *ngx_http_tun_status_json(u_char *p,
-    ngx_http_tun_status_ctx_t *ctx);
-static u_char *ngx_http_tun_status_tun(u_char *p, ngx_stream_tun_t *st,
-    ngx_uint_t n);
-static u_char *ngx_http_tun_status_stat(u_char *p, ngx_tun_stat_t *stat);
-static void ngx_http_tun_status_add(ngx_tun_stat_t *sum, ngx_tun_stat_t *stat);
+static ngx_int_t ngx_http_tun_status_send(ngx_http_request_t *r, ngx_buf_t *b);
+static ngx_array_t *ngx_http_tun_status_read(ngx_pool_t *pool);
+static ngx_int_t ngx_http_tun_status_read_tun(ngx_http_tun_status_t *status,
+    ngx_stream_tun_t *st, ngx_pool_t *pool);
 static ngx_uint_t ngx_http_tun_status_workers(ngx_stream_tun_t *st);
+static size_t ngx_http_tun_status_size(ngx_array_t *tuns);
+static u_char *ngx_http_tun_status_json(u_char *p, ngx_array_t *tuns);
+static u_char *ngx_http_tun_status_tun(u_char *p, ngx_http_tun_status_t *tun);
+static u_char *ngx_http_tun_status_stat(u_char *p, ngx_tun_stat_t *stat);
 
 
 /* all of ngx_tun_stat_t, which has nothing else */
@@ -64,13 +66,11 @@ static const ngx_http_tun_status_counter_t  ngx_http_tun_status_counters[] = {
     ngx_http_tun_status_counter(active),
     ngx_http_tun_status_counter(refused),
     ngx_http_tun_status_counter(early),
-    ngx_http_tun_status_limit("limited_flows", NGX_TUN_LIMIT_FLOWS),
-    ngx_http_tun_status_limit("limited_half_open", NGX_TUN_LIMIT_HALF_OPEN),
-    ngx_http_tun_status_limit("limited_memory", NGX_TUN_LIMIT_MEMORY),
-    ngx_http_tun_status_limit("limited_connections",
-                              NGX_TUN_LIMIT_CONNECTIONS),
-    ngx_http_tun_status_limit("limited_descriptors",
-                              NGX_TUN_LIMIT_DESCRIPTORS)
+    ngx_http_tun_status_limit(limited_flows, NGX_TUN_LIMIT_FLOWS),
+    ngx_http_tun_status_limit(limited_half_open, NGX_TUN_LIMIT_HALF_OPEN),
+    ngx_http_tun_status_limit(limited_memory, NGX_TUN_LIMIT_MEMORY),
+    ngx_http_tun_status_limit(limited_connections, NGX_TUN_LIMIT_CONNECTIONS),
+    ngx_http_tun_status_limit(limited_descriptors, NGX_TUN_LIMIT_DESCRIPTORS)
 };
 
 
@@ -142,11 +142,9 @@ ngx_http_tun_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static ngx_int_t
 ngx_http_tun_status_handler(ngx_http_request_t *r)
 {
-    ngx_int_t                    rc;
-    ngx_buf_t                   *b;
-    ngx_chain_t                  out;
-    ngx_table_elt_t             *h;
-    ngx_http_tun_status_ctx_t    ctx;
+    ngx_int_t     rc;
+    ngx_buf_t    *b;
+    ngx_array_t  *tuns;
 
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
         return NGX_HTTP_NOT_ALLOWED;
@@ -158,18 +156,30 @@ ngx_http_tun_status_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (ngx_http_tun_status_count(r, &ctx) != NGX_OK) {
+    tuns = ngx_http_tun_status_read(r->pool);
+    if (tuns == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    b = ngx_create_temp_buf(r->pool, ngx_http_tun_status_size(&ctx));
+    b = ngx_create_temp_buf(r->pool, ngx_http_tun_status_size(tuns));
     if (b == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    b->last = ngx_http_tun_status_json(b->last, &ctx);
+    b->last = ngx_http_tun_status_json(b->last, tuns);
     b->last_buf = (r == r->main) ? 1 : 0;
     b->last_in_chain = 1;
+
+    return ngx_http_tun_status_send(r, b);
+}
+
+
+static ngx_int_t
+ngx_http_tun_status_send(ngx_http_request_t *r, ngx_buf_t *b)
+{
+    ngx_int_t         rc;
+    ngx_chain_t       out;
+    ngx_table_elt_t  *h;
 
     h = ngx_list_push(&r->headers_out.headers);
     if (h == NULL) {
@@ -199,167 +209,71 @@ ngx_http_tun_status_handler(ngx_http_request_t *r)
 }
 
 
-static ngx_stream_tun_main_conf_t *
-ngx_http_tun_status_conf(void)
+static ngx_array_t *
+ngx_http_tun_status_read(ngx_pool_t *pool)
 {
-    if (ngx_get_conf(ngx_cycle->conf_ctx, ngx_stream_module) == NULL) {
+    ngx_uint_t                   i;
+    ngx_array_t                 *tuns;
+    ngx_stream_tun_t           **stp;
+    ngx_http_tun_status_t       *status;
+    ngx_stream_tun_main_conf_t  *tmcf;
+
+    tuns = ngx_array_create(pool, 1, sizeof(ngx_http_tun_status_t));
+    if (tuns == NULL) {
         return NULL;
     }
 
-    return ngx_stream_cycle_get_module_main_conf(ngx_cycle,
+    tmcf = ngx_stream_cycle_get_module_main_conf(ngx_cycle,
                                                  ngx_stream_tun_module);
+    if (tmcf == NULL) {
+        return tuns;
+    }
+
+    stp = tmcf->tuns.elts;
+
+    for (i = 0; i < tmcf->tuns.nelts; i++) {
+        status = ngx_array_push(tuns);
+        if (status == NULL) {
+            return NULL;
+        }
+
+        if (ngx_http_tun_status_read_tun(status, stp[i], pool) != NGX_OK) {
+            return NULL;
+        }
+    }
+
+    return tuns;
 }
 
 
+/* each counter is read once, so that the total is the sum of what is shown */
+
 static ngx_int_t
-ngx_http_tun_status_count(ngx_http_request_t *r,
-    ngx_http_tun_status_ctx_t *ctx)
+ngx_http_tun_status_read_tun(ngx_http_tun_status_t *status,
+    ngx_stream_tun_t *st, ngx_pool_t *pool)
 {
-    ngx_uint_t                   i;
-    ngx_stream_tun_main_conf_t  *tmcf;
+    ngx_uint_t         i, n;
+    ngx_atomic_uint_t  value;
 
-    tmcf = ngx_http_tun_status_conf();
+    status->name = &st->conf.device.name;
+    status->workers = ngx_http_tun_status_workers(st);
 
-    if (tmcf == NULL) {
-        ctx->ntuns = 0;
-        return NGX_OK;
-    }
-
-    ctx->ntuns = tmcf->tuns.nelts;
-    ctx->tuns = tmcf->tuns.elts;
-
-    ctx->workers = ngx_palloc(r->pool, ctx->ntuns * sizeof(ngx_uint_t));
-    if (ctx->workers == NULL) {
+    status->stat = ngx_palloc(pool, status->workers * sizeof(ngx_tun_stat_t));
+    if (status->stat == NULL) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < ctx->ntuns; i++) {
-        ctx->workers[i] = ngx_http_tun_status_workers(ctx->tuns[i]);
+    ngx_memzero(&status->total, sizeof(ngx_tun_stat_t));
+
+    for (n = 0; n < status->workers; n++) {
+        for (i = 0; i < NGX_HTTP_TUN_STATUS_N; i++) {
+            value = ngx_http_tun_status_value(&st->stat[n], i);
+            ngx_http_tun_status_value(&status->stat[n], i) = value;
+            ngx_http_tun_status_value(&status->total, i) += value;
+        }
     }
 
     return NGX_OK;
-}
-
-
-static size_t
-ngx_http_tun_status_size(ngx_http_tun_status_ctx_t *ctx)
-{
-    size_t      size, stat;
-    ngx_uint_t  i;
-
-    size = sizeof("{\"tun\":[]}" CRLF);
-    stat = sizeof("{},");
-
-    for (i = 0; i < NGX_HTTP_TUN_STATUS_N; i++) {
-        stat += ngx_http_tun_status_counters[i].name.len
-                + sizeof("\"\":,") + NGX_ATOMIC_T_LEN;
-    }
-
-    for (i = 0; i < ctx->ntuns; i++) {
-        size += sizeof("{\"name\":\"\",\"stack\":\"lwip\",\"total\":,"
-                       "\"workers\":[]},")
-                + 2 * ctx->tuns[i]->conf.device.name.len
-                + (1 + ctx->workers[i]) * stat;
-    }
-
-    return size;
-}
-
-
-static u_char *
-ngx_http_tun_status_json(u_char *p, ngx_http_tun_status_ctx_t *ctx)
-{
-    ngx_uint_t  i;
-
-    p = ngx_cpymem(p, "{\"tun\":[", sizeof("{\"tun\":[") - 1);
-
-    for (i = 0; i < ctx->ntuns; i++) {
-        if (i != 0) {
-            *p++ = ',';
-        }
-
-        p = ngx_http_tun_status_tun(p, ctx->tuns[i], ctx->workers[i]);
-    }
-
-    return ngx_cpymem(p, "]}" CRLF, sizeof("]}" CRLF) - 1);
-}
-
-
-static u_char *
-ngx_http_tun_status_tun(u_char *p, ngx_stream_tun_t *st, ngx_uint_t n)
-{
-    ngx_str_t       *name;
-    ngx_uint_t       i;
-    ngx_tun_stat_t   sum;
-
-    name = &st->conf.device.name;
-
-    p = ngx_cpymem(p, "{\"name\":\"", sizeof("{\"name\":\"") - 1);
-    p = (u_char *) ngx_escape_json(p, name->data, name->len);
-    p = ngx_cpymem(p, "\",\"stack\":\"lwip\",\"total\":",
-                   sizeof("\",\"stack\":\"lwip\",\"total\":") - 1);
-
-    ngx_memzero(&sum, sizeof(ngx_tun_stat_t));
-
-    for (i = 0; i < n; i++) {
-        ngx_http_tun_status_add(&sum, &st->stat[i]);
-    }
-
-    p = ngx_http_tun_status_stat(p, &sum);
-
-    p = ngx_cpymem(p, ",\"workers\":[", sizeof(",\"workers\":[") - 1);
-
-    for (i = 0; i < n; i++) {
-        if (i != 0) {
-            *p++ = ',';
-        }
-
-        p = ngx_http_tun_status_stat(p, &st->stat[i]);
-    }
-
-    return ngx_cpymem(p, "]}", sizeof("]}") - 1);
-}
-
-
-static u_char *
-ngx_http_tun_status_stat(u_char *p, ngx_tun_stat_t *stat)
-{
-    ngx_uint_t                            i;
-    ngx_atomic_t                         *value;
-    const ngx_http_tun_status_counter_t  *counter;
-
-    *p++ = '{';
-
-    for (i = 0; i < NGX_HTTP_TUN_STATUS_N; i++) {
-        counter = &ngx_http_tun_status_counters[i];
-        value = (ngx_atomic_t *) ((u_char *) stat + counter->offset);
-
-        if (i != 0) {
-            *p++ = ',';
-        }
-
-        p = ngx_sprintf(p, "\"%V\":%uA", &counter->name, *value);
-    }
-
-    *p++ = '}';
-
-    return p;
-}
-
-
-static void
-ngx_http_tun_status_add(ngx_tun_stat_t *sum, ngx_tun_stat_t *stat)
-{
-    size_t         offset;
-    ngx_uint_t     i;
-    ngx_atomic_t  *value;
-
-    for (i = 0; i < NGX_HTTP_TUN_STATUS_N; i++) {
-        offset = ngx_http_tun_status_counters[i].offset;
-        value = (ngx_atomic_t *) ((u_char *) sum + offset);
-
-        *value += *(ngx_atomic_t *) ((u_char *) stat + offset);
-    }
 }
 
 
@@ -368,13 +282,119 @@ ngx_http_tun_status_add(ngx_tun_stat_t *sum, ngx_tun_stat_t *stat)
 static ngx_uint_t
 ngx_http_tun_status_workers(ngx_stream_tun_t *st)
 {
-    ngx_uint_t  n;
+    ngx_uint_t        n, first;
+    ngx_atomic_t     *value;
+    ngx_core_conf_t  *ccf;
 
-    for (n = NGX_MAX_PROCESSES; n > st->conf.device.queues; n--) {
-        if (st->stat[n - 1].packets_in != 0) {
-            break;
-        }
+    ccf = (ngx_core_conf_t *) ngx_get_conf(ngx_cycle->conf_ctx,
+                                           ngx_core_module);
+
+    first = (ccf->master ? ccf->worker_processes : 1) * NGX_HTTP_TUN_STATUS_N;
+    value = (ngx_atomic_t *) st->stat;
+
+    n = NGX_MAX_PROCESSES * NGX_HTTP_TUN_STATUS_N;
+
+    while (n > first && value[n - 1] == 0) {
+        n--;
     }
 
-    return n;
+    return (n + NGX_HTTP_TUN_STATUS_N - 1) / NGX_HTTP_TUN_STATUS_N;
+}
+
+
+static size_t
+ngx_http_tun_status_size(ngx_array_t *tuns)
+{
+    size_t                  size, stat;
+    ngx_uint_t              i;
+    ngx_http_tun_status_t  *status;
+
+    stat = sizeof("{},");
+
+    for (i = 0; i < NGX_HTTP_TUN_STATUS_N; i++) {
+        stat += ngx_http_tun_status_counters[i].name.len
+                + sizeof("\"\":,") + NGX_ATOMIC_T_LEN;
+    }
+
+    status = tuns->elts;
+    size = sizeof("{\"tun\":[]}" CRLF);
+
+    for (i = 0; i < tuns->nelts; i++) {
+        size += sizeof("{\"name\":\"\",\"stack\":\"lwip\",\"total\":,"
+                       "\"workers\":[]},")
+                + status[i].name->len
+                + ngx_escape_json(NULL, status[i].name->data,
+                                  status[i].name->len)
+                + (1 + status[i].workers) * stat;
+    }
+
+    return size;
+}
+
+
+static u_char *
+ngx_http_tun_status_json(u_char *p, ngx_array_t *tuns)
+{
+    ngx_uint_t              i;
+    ngx_http_tun_status_t  *status;
+
+    status = tuns->elts;
+
+    p = ngx_sprintf(p, "{\"tun\":[");
+
+    for (i = 0; i < tuns->nelts; i++) {
+        if (i != 0) {
+            *p++ = ',';
+        }
+
+        p = ngx_http_tun_status_tun(p, &status[i]);
+    }
+
+    return ngx_sprintf(p, "]}" CRLF);
+}
+
+
+static u_char *
+ngx_http_tun_status_tun(u_char *p, ngx_http_tun_status_t *tun)
+{
+    ngx_uint_t  i;
+
+    p = ngx_sprintf(p, "{\"name\":\"");
+    p = (u_char *) ngx_escape_json(p, tun->name->data, tun->name->len);
+    p = ngx_sprintf(p, "\",\"stack\":\"lwip\",\"total\":");
+    p = ngx_http_tun_status_stat(p, &tun->total);
+    p = ngx_sprintf(p, ",\"workers\":[");
+
+    for (i = 0; i < tun->workers; i++) {
+        if (i != 0) {
+            *p++ = ',';
+        }
+
+        p = ngx_http_tun_status_stat(p, &tun->stat[i]);
+    }
+
+    return ngx_sprintf(p, "]}");
+}
+
+
+static u_char *
+ngx_http_tun_status_stat(u_char *p, ngx_tun_stat_t *stat)
+{
+    ngx_uint_t  i;
+
+    *p++ = '{';
+
+    for (i = 0; i < NGX_HTTP_TUN_STATUS_N; i++) {
+        if (i != 0) {
+            *p++ = ',';
+        }
+
+        p = ngx_sprintf(p, "\"%V\":%uA",
+                        &ngx_http_tun_status_counters[i].name,
+                        ngx_http_tun_status_value(stat, i));
+    }
+
+    *p++ = '}';
+
+    return p;
 }

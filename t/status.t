@@ -19,6 +19,7 @@ http {
 
     server {
         listen 127.0.0.1:8080;
+        listen 10.1.0.1:8080;
 
         location = /tun {
             tun_status;
@@ -45,9 +46,10 @@ stream {
         netns   %%NETNS%%;
     }
 
-    tun tun1 {
+    tun 'tun"\1' {
         address 198.22.0.1/15;
         netns   %%NETNS%%;
+        queues  1;
     }
 
     server {
@@ -75,6 +77,23 @@ sub status {
 	return decode_json($body);
 }
 
+# counters whose total is not the sum of the workers' ones
+
+sub sums {
+	my ($json) = @_;
+	my @wrong;
+
+	for my $tun (@{ $json->{tun} }) {
+		for my $name (keys %{ $tun->{total} }) {
+			my $sum = 0;
+			$sum += $_->{$name} for @{ $tun->{workers} };
+			push @wrong, $name if $sum != $tun->{total}{$name};
+		}
+	}
+
+	return "@wrong";
+}
+
 # without a device, and without stream
 
 for my $stream ('', 'stream { }') {
@@ -96,9 +115,20 @@ my $json = status();
 
 is(scalar @{ $json->{tun} }, 2, 'devices');
 is($json->{tun}[0]{name}, 'tun0', 'name');
-is($json->{tun}[1]{name}, 'tun1', 'another name');
+is($json->{tun}[1]{name}, 'tun"\1', 'another name');
 is($json->{tun}[0]{stack}, 'lwip', 'stack');
-is(scalar @{ $json->{tun}[0]{workers} }, 2, 'workers');
+is(scalar @{ $json->{tun}[$_]{workers} }, 2, "workers of device $_") for 0, 1;
+
+# the fields of the table in README.md, and no others
+
+my ($table) = Test::Tun::slurp('README.md')
+	=~ /^### tun_status.*?^\| counter.*?\n\|---.*?\n(.*?)\n\n/ms;
+my @names = map { /`(\w+)`/g } map { /^\| (.*?) \|/ } split /\n/, $table;
+
+for my $stat ($json->{tun}[0]{total}, @{ $json->{tun}[1]{workers} }) {
+	is(join(' ', sort keys %$stat), join(' ', sort @names), 'counters');
+}
+
 is($json->{tun}[0]{total}{flows}, 0, 'no flows');
 
 my $job = $t->start('client', sub {
@@ -133,14 +163,9 @@ cmp_ok($total->{bytes_out}, '>', 100000, 'bytes out');
 cmp_ok($total->{packets_in}, '>=', 30, 'packets in');
 cmp_ok($total->{packets_out}, '>=', 20, 'packets out');
 
-my @wrong = grep {
-	my $name = $_;
-	my $sum = 0;
-	$sum += $_->{$name} for @{ $tun->{workers} };
-	$sum != $total->{$name};
-} keys %$total;
+is(sums(status()), '', 'sums');
 
-is("@wrong", '', 'sums');
+is($_->{tun}[1]{total}{flows}, 0, 'no flows of another device') for status();
 
 Test::Tun::spew("$t->{dir}/seen", '');
 $t->wait($job);
@@ -148,18 +173,89 @@ $t->wait($job);
 ok(Test::Tun::wait_for(15, sub { status()->{tun}[0]{total}{active} == 0 }),
 	'active, none again');
 
-$t->reload();
-ok(Test::Tun::wait_for(5, sub { $t->workers() == 2
-	&& $t->error_log() =~ /gracefully shutting down/ }), 'reload');
-is(status()->{tun}[0]{total}{flows}, 11, 'kept over a reload');
+# while they change
+
+$job = $t->start('client', sub {
+	my $s = Test::Tun::connect_to('10.1.0.2', 9000);
+
+	while (!-e "$t->{dir}/asked") {
+		Test::Tun::write_all($s, 'x' x 20000);
+		my $n = 0;
+		$n += sysread($s, my $buf, 20000) || last while $n < 20000;
+	}
+
+	return 1;
+});
+
+my $before = status()->{tun}[0]{total}{bytes_in};
+my @wrong = grep { $_ } map { sums(status()) } 1 .. 100;
+my $after = status()->{tun}[0]{total}{bytes_in};
+
+Test::Tun::spew("$t->{dir}/asked", '');
+$t->wait($job);
+
+is("@wrong", '', 'sums while they change');
+cmp_ok($after, '>', $before, 'they changed');
+
+# what is no TCP, and what nothing listens for
+
+$t->in('client', sub {
+	my $s = IO::Socket::IP->new(PeerHost => '10.1.0.2', PeerPort => 53,
+		Proto => 'udp') or return "$@";
+	syswrite($s, 'x');
+
+	Test::Tun::connect_to($_->{server}, 1) for @Test::Tun::FAMILIES;
+	return 1;
+});
+
+$total = status()->{tun}[0]{total};
+
+cmp_ok($total->{unsupported}, '>=', 1, 'unsupported');
+is($total->{refused}, 3, 'refused, of both families');
+
+# over a reload, with fewer workers too
+
+sub reload {
+	my ($workers) = @_;
+	my %old = map { $_ => 1 } $t->workers();
+
+	$t->reload($conf =~ s/worker_processes \d/worker_processes $workers/r);
+
+	return Test::Tun::wait_for(10, sub {
+		my @workers = $t->workers();
+		return @workers == $workers && !grep { $old{$_} } @workers;
+	});
+}
+
+my $kept = status()->{tun}[0];
+
+ok(reload(2), 'reload');
+is(status()->{tun}[0]{total}{flows}, $kept->{total}{flows},
+	'kept over a reload');
+
+ok(reload(1), 'reload with a worker less');
+
+$tun = status()->{tun}[0];
+$total = $tun->{total};
+
+is($total->{flows}, $kept->{total}{flows}, 'kept with a worker less');
+cmp_ok($tun->{workers}[1]{bytes_in}, '>=', $kept->{workers}[1]{bytes_in},
+	'of a worker that is no more');
+is($tun->{workers}[$_]{flows}, $kept->{workers}[$_]{flows},
+	"flows of worker $_") for 0, 1;
 
 # as a page
 
 like(get('/tun'), qr{^HTTP/1.1 200 OK}, 'a page');
 like(get('/tun'), qr{^Content-Type: application/json\r$}mi, 'type');
 like(get('/tun'), qr{^Cache-Control: no-store\r$}mi, 'is not cached');
-like(get('/tun', '-I'), qr{^HTTP/1.1 200 OK}, 'HEAD');
+like(get('/tun', '-I'), qr{^HTTP/1.1 200 OK.*\r\n\r\n\z}s, 'HEAD');
 like(get('/tun', '-d', 'x=y'), qr{^HTTP/1.1 405}, 'POST');
+like(get('/tun', '-X', $_), qr{^HTTP/1.1 405}, $_) for qw/ PUT DELETE OPTIONS /;
 like(get('/denied'), qr{^HTTP/1.1 403}, 'denied');
+
+my (undef, $out) = $t->exec('server', 'curl', '-sS', '-i',
+	'http://10.1.0.1:8080/tun');
+like($out, qr{^HTTP/1.1 403}, 'denied by address');
 
 $t->done();
