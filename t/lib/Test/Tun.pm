@@ -8,6 +8,9 @@ package Test::Tun;
 #   gateway   nginx under test
 #   server    what is asked for: 10.1.0.2, fd00:1::2
 #
+# With new(forward => 1) the device is in the gateway, and what comes from the
+# client, 10.3.0.2 and fd00:3::2 behind a veth, is routed into it.
+#
 # Everything a test made is gone when it ends, however it ends.
 
 use warnings;
@@ -20,6 +23,7 @@ use File::Temp qw/ tempdir /;
 use IO::Handle;
 use IO::Select;
 use IO::Socket::IP;
+use JSON::PP;
 use POSIX qw/ :sys_wait_h /;
 use Socket qw/ SOCK_STREAM SO_LINGER SOL_SOCKET SO_RCVBUF TCP_NODELAY /;
 use Storable qw/ freeze thaw /;
@@ -59,7 +63,9 @@ sub new {
 		options => \%options,
 	}, $class;
 
-	$SIG{$_} = sub { exit 1 } for qw/ INT TERM HUP /;
+	# PIPE too: whoever reads the results may be gone first
+
+	$SIG{$_} = sub { exit 1 } for qw/ INT TERM HUP PIPE /;
 
 	mkdir "$dir/$_" for qw/ logs www /;
 	$self->topology();
@@ -85,6 +91,34 @@ sub topology {
 	$self->ip('server', qw/ route add local fd00:2::\/64 dev lo /);
 	$self->ip('gateway', qw/ route add 10.2.0.0\/16 via 10.1.0.2 /);
 	$self->ip('gateway', qw/ -6 route add fd00:2::\/64 via fd00:1::2 /);
+
+	$self->forward() if $self->{options}{forward};
+}
+
+# what comes from the client is routed by a table of its own
+
+sub forward {
+	my ($self) = @_;
+
+	$self->link('client', 'gateway');
+
+	$self->ip('gateway', qw/ addr add 10.3.0.1\/24 dev client /);
+	$self->ip('gateway', qw/ addr add fd00:3::1\/64 dev client nodad /);
+	$self->ip('client', qw/ addr add 10.3.0.2\/24 dev gateway /);
+	$self->ip('client', qw/ addr add fd00:3::2\/64 dev gateway nodad /);
+	$self->ip('client', qw/ route add default via 10.3.0.1 /);
+	$self->ip('client', qw/ -6 route add default via fd00:3::1 /);
+
+	$self->ip('gateway', $_, qw/ rule add iif client lookup 100 /)
+		for qw/ -4 -6 /;
+
+	$self->in('gateway', sub {
+		spew("/proc/sys/net/$_", 1)
+			for qw{ ipv4/ip_forward ipv6/conf/all/forwarding };
+		spew("/proc/sys/net/ipv4/conf/$_/rp_filter", 0)
+			for qw/ all default client server /;
+		return 1;
+	});
 }
 
 # namespaces
@@ -94,8 +128,9 @@ sub netns {
 
 	my $ns = "tun-$$-$name";
 
-	$self->system('ip', 'netns', 'add', $ns);
 	$self->{nets}{$name} = $ns;
+	$self->system('ip', 'netns', 'add', $ns);
+	$self->{inodes}{(stat "/run/netns/$ns")[1]} = $name;
 
 	$self->ip($name, qw/ link set lo up /);
 
@@ -316,10 +351,15 @@ sub server {
 sub bytes {
 	my ($seed, $size) = @_;
 
-	my $block = '';
+	my ($block, $data) = ('', '');
 	$block .= Digest::SHA::sha512("$seed:$_") for 0 .. 1023;
 
-	my $data = $block x ($size / length($block) + 1);
+	# no block is like another: one in the place of another is seen
+
+	for my $n (0 .. $size / length $block) {
+		$data .= $block ^ Digest::SHA::sha512("$seed $n") x 1024;
+	}
+
 	return substr($data, 0, $size);
 }
 
@@ -431,6 +471,12 @@ sub try_run {
 
 sub routes {
 	my ($self) = @_;
+
+	if ($self->{options}{forward}) {
+		$self->ip('gateway', $_, qw/ route replace default dev tun0
+			table 100 /) for qw/ -4 -6 /;
+		return;
+	}
 
 	$self->exec('client', qw/ ip route replace default dev tun0 /);
 	$self->exec('client', qw/ ip -6 route replace default dev tun0 /);
@@ -547,6 +593,31 @@ EOF
 		'-e', "$dir/logs/origin.log");
 }
 
+# what iperf3 measures between client and server: its JSON
+
+sub iperf {
+	my ($self, $host, @args) = @_;
+
+	if (!$self->{iperf}) {
+		$self->{iperf} = $self->program('server', qw/ iperf3 -s /);
+		wait_for(5, sub { $self->in('server',
+			sub { connect_to('::1', 5201) ? 1 : 0 }) });
+	}
+
+	# it serves one at a time, and may still be busy with the last
+
+	my $json;
+
+	wait_for(5, sub {
+		my (undef, $out) = $self->exec('client', \60, qw/ iperf3 -J -c /,
+			$host, @args);
+		$json = eval { decode_json($out) } || { error => $out };
+		return ($json->{error} // '') !~ /busy/;
+	});
+
+	return $json;
+}
+
 # files
 
 sub spew {
@@ -577,7 +648,8 @@ sub finish {
 
 	$name = defined $name ? ", $name" : '';
 
-	$self->stop();
+	ok($self->stop(), "nginx ends$name");
+	is(join(' ', $self->devices()), '', "no device left$name");
 
 	my @bad = grep {
 		my $line = $_;
@@ -591,14 +663,48 @@ sub finish {
 
 	$self->cleanup();
 
-	is(join(' ', map { -e "/run/netns/$_" ? $_ : () }
-		values %{ $self->{nets} }), '', "nothing left$name");
+	is(join("\n", $self->left()), '', "nothing left$name");
+}
+
+sub devices {
+	my ($self) = @_;
+
+	return map {
+		my $ns = $_;
+		my $links = $self->ip($ns, qw/ -o link show type tun /);
+		map { "$_ in $ns" } $links =~ /^\d+: ([^:@]+)/mg;
+	} sort keys %{ $self->{nets} };
+}
+
+# namespaces, files, and processes: those in a namespace, even if it has no
+# name any more, and those with the test's directory in their arguments
+
+sub left {
+	my ($self) = @_;
+
+	my @left = grep { -e } map { "/run/netns/$_" } values %{ $self->{nets} };
+	push @left, $self->{dir} if -e $self->{dir} && !$ENV{TUN_TEST_LEAVE};
+
+	for my $proc (grep { $_ ne "/proc/$$" } glob("/proc/[0-9]*")) {
+		next unless $proc =~ m{/(\d+)$} && alive($1);
+		my $inode = (stat "$proc/ns/net")[1] // 0;
+		my $cmd = slurp("$proc/cmdline") =~ tr/\0/ /r;
+
+		push @left, "$proc $cmd" if $self->{inodes}{$inode}
+			|| index($cmd, $self->{dir}) >= 0;
+	}
+
+	return @left;
 }
 
 sub cleanup {
 	my ($self) = @_;
 
 	return if $$ != $self->{pid} || $self->{clean}++;
+
+	# another signal must not leave half of it
+
+	local @SIG{qw/ INT TERM HUP PIPE /} = ('IGNORE') x 4;
 
 	$self->stop();
 
@@ -611,7 +717,9 @@ sub cleanup {
 
 	for my $ns (values %{ $self->{nets} }) {
 		my (undef, $pids) = $self->run_cmd(5, qw/ ip netns pids /, $ns);
-		kill 'KILL', split ' ', $pids;
+		my @pids = $pids =~ /^(\d+)$/mg;
+		kill 'KILL', @pids;
+		wait_for(5, sub { !grep { alive($_) } @pids });
 		$self->run_cmd(5, qw/ ip netns del /, $ns);
 	}
 
