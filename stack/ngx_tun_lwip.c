@@ -55,6 +55,7 @@ typedef struct {
 typedef struct {
     struct tcp_pcb_listen      *listener;
     ngx_tun_lwip_flow_t        *opening;
+    ngx_tun_lwip_flow_t        *input;      /* in tcp_input() */
     ngx_tun_lwip_flow_t         hot;        /* heads of the lists */
     ngx_tun_lwip_flow_t         time_wait;
     uint32_t                    nhot;
@@ -75,6 +76,7 @@ static err_t ngx_tun_lwip_output4(struct netif *netif, struct pbuf *p,
 static err_t ngx_tun_lwip_output6(struct netif *netif, struct pbuf *p,
     const ip6_addr_t *addr);
 static err_t ngx_tun_lwip_output(struct netif *netif, struct pbuf *p);
+static int ngx_tun_lwip_hold_ack(ngx_tun_lwip_flow_t *flow, struct pbuf *p);
 
 static err_t ngx_tun_lwip_passive_open_handler(u8_t id,
     struct tcp_pcb_listen *listener, struct tcp_pcb *pcb);
@@ -368,7 +370,11 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
 
     ngx_tun_lwip_addresses(seg, &flow->lwip->netif);
 
+    ctx.input = flow;
+
     tcp_input(p, &flow->lwip->netif);
+
+    ctx.input = NULL;
 
     ngx_tun_lwip_detach();
 
@@ -828,6 +834,10 @@ ngx_tun_lwip_flush(ngx_tun_lwip_flow_t *flow)
         }
     }
 
+    if (flow->ack_due) {
+        tcp_ack_now(pcb);
+    }
+
     tcp_output(pcb);
 
     ngx_tun_lwip_settle(flow);
@@ -1117,6 +1127,10 @@ ngx_tun_lwip_output(struct netif *netif, struct pbuf *p)
         return ERR_RTE;
     }
 
+    if (flow == ctx.input && ngx_tun_lwip_hold_ack(flow, p)) {
+        return ERR_OK;
+    }
+
     len = p->tot_len;
 
     for (n = 1; p != NULL; p = p->next) {
@@ -1141,8 +1155,46 @@ ngx_tun_lwip_output(struct netif *netif, struct pbuf *p)
     }
 
     flow->ack_sent = pcb->rcv_nxt;
+    flow->ack_due = 0;
 
     return ERR_OK;
+}
+
+
+/*
+ * An ACK of what came in order, such as a FIN, can go with what the session
+ * says to it.  A duplicate one says that something is missing, and cannot.
+ */
+
+static int
+ngx_tun_lwip_hold_ack(ngx_tun_lwip_flow_t *flow, struct pbuf *p)
+{
+    uint8_t         *ip;
+    uint32_t         len;
+    struct tcp_hdr  *th;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+
+    if (pcb->rcv_nxt == flow->ack_sent
+        || (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT))
+    {
+        return 0;
+    }
+
+    ip = p->payload;
+    len = ((ip[0] >> 4) == 4) ? IP_HLEN : IP6_HLEN;
+    th = (struct tcp_hdr *) (ip + len);
+
+    if (TCPH_FLAGS(th) != TCP_ACK
+        || p->tot_len != len + TCPH_HDRLEN_BYTES(th))
+    {
+        return 0;
+    }
+
+    flow->ack_due = 1;
+
+    return 1;
 }
 
 
