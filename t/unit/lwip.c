@@ -349,6 +349,23 @@ test_data(uint32_t addr_len)
     peer_ticks(3);
     ok(hot() == 0, "idle again");
 
+    /* a segment that may still grow waits while others are on their way */
+
+    packets = peer.packets;
+
+    (void) peer_send(&peer, 30000);
+    ngx_tun_lwip_flush_full(&peer.flow);
+    ok(peer.packets == packets + 1, "nothing was on its way");
+    (void) peer_send(&peer, 10000);
+    ngx_tun_lwip_flush_full(&peer.flow);
+    ok(peer.packets == packets + 1, "a short one waits");
+    ngx_tun_lwip_flush(&peer.flow);
+    ok(peer.packets == packets + 2 && peer.last.len == 10000,
+       "for the flush");
+
+    peer_ack(&peer);
+    ok(peer.released == 50000, "acknowledged too");
+
     /* duplicates are acknowledged, and not read twice */
 
     packets = peer.packets;
