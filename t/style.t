@@ -98,7 +98,7 @@ use constant { LINES => 800, FUNCTION => 100, NESTING => 4 };
 
 my %longer = (
 	'ngx_tun_module/ngx_stream_tun_module.c' => 1050,
-	'stack/ngx_tun_lwip.c' => 1400,
+	'stack/ngx_tun_lwip.c' => 1460,
 	'stack/ngx_tun_tcp.c' => 850,
 );
 
