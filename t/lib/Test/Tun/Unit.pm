@@ -78,7 +78,7 @@ sub build {
 	return $? == 0;
 }
 
-# what a program says, as tests
+# what a program says, as tests; returns how many they were
 
 sub tap {
 	my (@command) = @_;
@@ -97,6 +97,8 @@ sub tap {
 
 	is($n, $plan, 'all have run') or diag($out);
 	is($rc, 0, 'ends well') or diag($out);
+
+	return $n;
 }
 
 1;
