@@ -843,12 +843,16 @@ test_close(uint32_t addr_len)
 
     start(&peer, addr_len);
 
+    packets = peer.packets;
+
     peer_data(&peer, 100);
     peer_fin(&peer);
     ok(peer.flow.eof && peer.flow.readable == 100, "end of the peer");
 
     (void) peer_send(&peer, 5000);
     ngx_tun_lwip_flush(&peer.flow);
+    ok(peer.packets == packets + 1 && peer.last.ack == peer.seq,
+       "its ACK goes with the answer");
     peer_ack(&peer);
     ok(peer.released == 5000, "half closed");
     ok(peer_read(&peer, 1000) == 100, "its last bytes are read");

@@ -13,10 +13,10 @@
  *
  * What the seam does on purpose is done on both sides by the same code, so it
  * does not count: the callbacks of an accepted flow (windows, MSS, RTO), the
- * checks before lwIP sees a segment, one ACK for a batch, the release of what
- * was acknowledged, what the application calls.  What is compared is how a
- * pcb is found, which of them a tick sees and when, how TIME-WAIT is entered
- * and left.  Three things are normalised:
+ * checks before lwIP sees a segment, one ACK for a batch, and that with the
+ * answer, the release of what was acknowledged, what the application calls.
+ * What is compared is how a pcb is found, which of them a tick sees and when,
+ * how TIME-WAIT is entered and left.  Three things are normalised:
  *
  *   IPv4 id     lwIP counts it over all flows, the caller of the seam sets it
  *   TIME-WAIT   starts with the FIN; lwIP leaves the time of an older segment
@@ -326,7 +326,11 @@ vanilla_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
 
     ngx_tun_lwip_addresses(seg, &lwip->netif);
 
+    ctx.input = flow;
+
     tcp_input(p, &lwip->netif);
+
+    ctx.input = NULL;
 
     if (flow->pcb == NULL) {
         return;
