@@ -416,7 +416,7 @@ static int
 ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg)
 {
-    uint32_t         left, right;
+    uint32_t         left, right, end;
     struct tcp_pcb  *pcb;
 
     pcb = flow->pcb;
@@ -469,11 +469,15 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
         return 1;
     }
 
-    /* outside of the window, and no probe of it */
+    /*
+     * Outside of the window, and no probe of it.  What is beyond it lwIP does
+     * not cut off a first segment out of order.
+     */
 
-    if (seg->data_len == 0
-        && (seg->flags & TCP_FIN) == 0
-        && (TCP_SEQ_LT(seg->seq, left - 1) || TCP_SEQ_GT(seg->seq, right)))
+    end = seg->seq + seg->data_len + ((seg->flags & TCP_FIN) ? 1 : 0);
+
+    if ((TCP_SEQ_GT(seg->seq, left) && TCP_SEQ_GT(end, right))
+        || (end == seg->seq && TCP_SEQ_LT(seg->seq, left - 1)))
     {
         ngx_tun_lwip_challenge(flow, seg->now);
         return 1;

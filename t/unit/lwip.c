@@ -594,6 +594,60 @@ test_window(uint32_t addr_len)
 }
 
 
+/* what is beyond the window is not taken, in whatever order it comes */
+
+static void
+test_overrun(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  seq, len;
+
+    start(&peer, addr_len);
+
+    seq = peer.seq;
+    peer_segment(&peer, ACK, seq + NGX_TUN_LWIP_WINDOW - 1, peer.ack, 60000);
+
+    for (len = NGX_TUN_LWIP_WINDOW; len != 0; len -= 32768) {
+        peer_data(&peer, 32768);
+    }
+
+    ngx_tun_lwip_flush(&peer.flow);
+
+    ok(peer.flow.readable == NGX_TUN_LWIP_WINDOW, "one window, %u",
+       peer.flow.readable);
+    ok(peer.last.window == 0 && peer.last.ack == peer.seq, "is full, %u",
+       peer.last.window);
+
+    peer_data(&peer, 60000);
+    peer.seq -= 60000;
+    ok(peer.flow.readable == NGX_TUN_LWIP_WINDOW, "nothing more, %u",
+       peer.flow.readable);
+
+    finish(&peer, "overrun");
+
+    /* a FIN has a place in it, too */
+
+    start(&peer, addr_len);
+
+    seq = peer.seq;
+
+    peer_segment(&peer, ACK|FIN, seq + NGX_TUN_LWIP_WINDOW, peer.ack, 0);
+
+    while (peer.seq != seq + NGX_TUN_LWIP_WINDOW) {
+        peer_data(&peer, 32768);
+    }
+
+    ok(peer.flow.readable == NGX_TUN_LWIP_WINDOW && !peer.flow.eof,
+       "no FIN in a full window");
+
+    (void) peer_read(&peer, NGX_TUN_LWIP_WINDOW);
+    peer_fin(&peer);
+    ok(peer.flow.eof, "but in an open one");
+
+    finish(&peer, "FIN overrun");
+}
+
+
 /* a super-segment that is acknowledged in part is sent again as a whole */
 
 static void
@@ -1203,6 +1257,7 @@ main(void)
         test_order(addr_len);
         test_buffers(addr_len);
         test_window(addr_len);
+        test_overrun(addr_len);
         test_partial(addr_len);
         test_retransmission(addr_len);
         test_checks(addr_len);
