@@ -10,6 +10,7 @@
 #define PEER_PACKET_MAX  65536
 
 #define peer_from(f)     ((peer_t *) (f))
+#define peer_bad(peer)   (peer)->bad++, (peer)->bad_line = __LINE__
 #define peer_min(a, b)   ((a) < (b) ? (a) : (b))
 
 /* of byte n of what the peer sends, and of what the flow sends */
@@ -180,7 +181,10 @@ peer_segment(peer_t *peer, uint8_t flags, uint32_t seq, uint32_t ack,
     kept = ngx_tun_lwip_input(&peer->flow, &seg);
 
     if (buf == NULL) {
-        peer->bad += kept;
+        if (kept) {
+            peer_bad(peer);
+        }
+
         free(p);
 
     } else if (!kept) {
@@ -314,7 +318,7 @@ peer_read(peer_t *peer, uint32_t size)
 
     for (i = 0; i < n; i++) {
         if (buf[i] != peer_pattern(peer->received + (uint32_t) i)) {
-            peer->bad++;
+            peer_bad(peer);
             break;
         }
     }
@@ -403,7 +407,7 @@ peer_after(peer_t *peer)
     /* a FIN counts as one */
 
     if (n > peer->written - peer->released + 1) {
-        peer->bad++;
+        peer_bad(peer);
     }
 
     peer_release(peer, n);
@@ -456,7 +460,7 @@ peer_output(ngx_tun_lwip_flow_t *flow, struct iovec *iov, unsigned n,
     }
 
     if (len > PEER_PACKET_MAX - 1) {
-        peer->bad++;
+        peer_bad(peer);
         return 0;
     }
 
@@ -467,7 +471,7 @@ peer_output(ngx_tun_lwip_flow_t *flow, struct iovec *iov, unsigned n,
         total += iov[i].iov_len;
 
         if (iov[i].iov_len == 0 || total > len) {
-            peer->bad++;
+            peer_bad(peer);
             return 0;
         }
 
@@ -476,7 +480,7 @@ peer_output(ngx_tun_lwip_flow_t *flow, struct iovec *iov, unsigned n,
     }
 
     if (total != len || iov[1].iov_len < peer_ip_len(peer) + 20) {
-        peer->bad++;
+        peer_bad(peer);
         return 0;
     }
 
@@ -505,7 +509,7 @@ peer_parse(peer_t *peer, uint8_t *p, size_t len)
         || th.source != htons(peer->dst_port)
         || th.dest != htons(peer->src_port))
     {
-        peer->bad++;
+        peer_bad(peer);
         return;
     }
 
@@ -544,7 +548,7 @@ peer_parse(peer_t *peer, uint8_t *p, size_t len)
 
     for (i = 0; i < last->len; i++) {
         if (p[header_len + i] != peer_reply(n + (uint32_t) i)) {
-            peer->bad++;
+            peer_bad(peer);
             break;
         }
     }
@@ -584,7 +588,7 @@ peer_closed(ngx_tun_lwip_flow_t *flow)
     peer->closed++;
 
     if (flow->pcb != NULL || peer->closed != 1) {
-        peer->bad++;
+        peer_bad(peer);
     }
 
     /* nobody refers to what was sent */

@@ -90,6 +90,7 @@ typedef struct {
     uint32_t                resets;
     uint32_t                closed;
     uint32_t                bad;       /* what must not have happened */
+    uint32_t                bad_line;  /* the last of it, in peer.c */
     uint8_t                 our_scale;
     peer_packet_t           last;
 

@@ -1,0 +1,70 @@
+#!/usr/bin/perl
+
+# (C) the nginx-tun authors
+
+# Fuzz tests, each for a short while: FUZZ=300 makes it longer.
+
+use warnings;
+use strict;
+
+use File::Temp qw/ tempdir /;
+use Test::More;
+
+use Test::Tun::Unit;
+
+my $seconds = $ENV{FUZZ} || 20;
+
+plan(skip_all => 'run make first') unless -e 'build/nginx/ngx_auto_config.h'
+	&& lwip_sources();
+plan(skip_all => 'package "clang" is missing')
+	if system('clang --version >/dev/null 2>&1');
+
+my @flags = ('-g', '-O1', @Test::Tun::Unit::WARN);
+my @fuzzer = (@Test::Tun::Unit::SANITIZE, '-fsanitize=fuzzer');
+my @library = ('-O1', '-DNGX_TUN_LWIP_ASSERT=1', @Test::Tun::Unit::SANITIZE,
+	'-fsanitize=fuzzer-no-link');
+
+my $dir = tempdir(CLEANUP => 1);
+
+# the newest lwIP, the other one has its turn in the unit tests
+
+my ($source) = reverse lwip_sources();
+
+subtest packet => sub {
+	build("$dir/packet", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/packet.c', 'stack/ngx_tun_packet.c')
+		&& fuzz('packet', 2000);
+};
+
+subtest lwip => sub {
+	my $lib = lwip_lib($source, 'clang', @library);
+	ok($lib, 'library');
+
+	build("$dir/lwip", 'clang', @flags, @fuzzer, '-Wl,--wrap=ngx_tun_lwip_assert',
+		lwip_flags($source), 't/fuzz/lwip.c', 't/unit/lib/peer.c',
+		$lib) && fuzz('lwip', 1000);
+};
+
+done_testing();
+
+###############################################################################
+
+sub fuzz {
+	my ($target, $max) = @_;
+
+	mkdir "$dir/corpus-$target";
+	is(system('t/fuzz/corpus', $target, "$dir/corpus-$target"), 0, 'corpus');
+
+	my $out = `$dir/$target -seed=1 -max_total_time=$seconds -max_len=$max \\
+		-timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \\
+		-artifact_prefix=$dir/ $dir/corpus-$target 2>&1`;
+	my $rc = $?;
+
+	is($rc, 0, 'nothing found') or diag($out =~ s/^#.*\n//gmr, map {
+		"$_: " . unpack('H*', do {
+			local (@ARGV, $/) = $_; <> }) . "\n" }
+		glob "$dir/{crash,leak,oom,timeout}-*");
+
+	my ($n) = $out =~ /number_of_executed_units:\s*(\d+)/;
+	cmp_ok($n // 0, '>', 100, 'inputs') and note("$n inputs");
+}

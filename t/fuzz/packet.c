@@ -1,0 +1,266 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+/* link: stack/ngx_tun_packet.c */
+
+
+/*
+ * libFuzzer: what the device may hand in.  The first byte says how the rest
+ * is used: with sums made right, so that what is behind them is reached, and
+ * how a segment of it is cut.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include <ngx_tun_packet.h>
+
+
+#define FUZZ_FIX_IP   0x01
+#define FUZZ_FIX_SUM  0x02
+
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+
+static void
+check(int good)
+{
+    if (!good) {
+        abort();
+    }
+}
+
+
+static void
+fix_ip(u_char *p, size_t len)
+{
+    size_t    n;
+    uint16_t  sum;
+
+    if (len < 20 || (p[0] >> 4) != 4) {
+        return;
+    }
+
+    n = ngx_min((size_t) (p[0] & 15) * 4, len);
+
+    p[10] = 0;
+    p[11] = 0;
+
+    sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, n, 0));
+    ngx_memcpy(p + 10, &sum, 2);
+}
+
+
+/* the sum of TCP at 16, of ICMP at 2 */
+
+static void
+fix_sum(ngx_tun_packet_t *pkt)
+{
+    size_t    len, offset;
+    uint32_t  sum;
+    uint16_t  fold;
+
+    len = pkt->end - pkt->payload;
+    offset = (pkt->protocol == IPPROTO_TCP) ? 16 : 2;
+
+    if (len < offset + 2) {
+        return;
+    }
+
+    ngx_memzero(pkt->payload + offset, 2);
+
+    sum = (pkt->protocol == IPPROTO_ICMP) ? 0
+                                          : ngx_tun_packet_pseudo_sum(pkt, len);
+
+    fold = ~ngx_tun_packet_fold(ngx_tun_packet_sum(pkt->payload, len, sum));
+    ngx_memcpy(pkt->payload + offset, &fold, 2);
+}
+
+
+static void
+fuzz_reset(ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *tcp)
+{
+    size_t                len;
+    u_char                buf[NGX_TUN_PACKET_TCP_MIN];
+    ngx_tun_packet_t      reply;
+    ngx_tun_packet_tcp_t  rst;
+
+    len = ngx_tun_packet_build_reset(buf, pkt, tcp);
+
+    check((len == 0) == ((tcp->flags & NGX_TUN_PACKET_TCP_RST) != 0));
+
+    if (len == 0) {
+        return;
+    }
+
+    check(len <= sizeof(buf));
+    check(ngx_tun_packet_parse(&reply, buf, buf + len) == NGX_TUN_PACKET_OK);
+    check(ngx_tun_packet_parse_tcp(&reply, &rst) == NGX_TUN_PACKET_OK);
+    check(ngx_tun_packet_check_tcp(&reply) == NGX_TUN_PACKET_OK);
+    check(ngx_tun_packet_build_reset(buf, &reply, &rst) == 0);
+}
+
+
+/* cuts it as if it were ours */
+
+static void
+fuzz_segment(ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *tcp, size_t mss)
+{
+    size_t                     len, total, ip_len, n, packets;
+    u_char                    *buf, *got;
+    struct iovec               iov[3];
+    ngx_tun_packet_t           cut;
+    ngx_tun_packet_tcp_t       th;
+    ngx_tun_packet_segment_t   seg;
+
+    ip_len = pkt->payload - pkt->start;
+
+    if (ip_len != ((pkt->addr_len == 4) ? 20 : 40)) {
+        return;
+    }
+
+    total = pkt->end - tcp->data;
+
+    ngx_memzero(&seg, sizeof(ngx_tun_packet_segment_t));
+
+    seg.header = pkt->start;
+    seg.header_len = tcp->data - pkt->start;
+    seg.iov = iov;
+    seg.niov = 3;
+    seg.mss = mss;
+
+    iov[0].iov_base = tcp->data;
+    iov[0].iov_len = total / 3;
+    iov[1].iov_base = tcp->data + total / 3;
+    iov[1].iov_len = total / 2 - total / 3;
+    iov[2].iov_base = tcp->data + total / 2;
+    iov[2].iov_len = total - total / 2;
+
+    buf = malloc(seg.header_len + mss);
+    got = malloc(total + 1);
+
+    if (buf == NULL || got == NULL) {
+        free(buf);
+        free(got);
+        return;
+    }
+
+    n = 0;
+    packets = 0;
+
+    while ((len = ngx_tun_packet_segment(&seg, buf)) != 0) {
+        check(ngx_tun_packet_parse(&cut, buf, buf + len) == NGX_TUN_PACKET_OK);
+        check(cut.end == buf + len && !cut.fragment);
+        check(ngx_tun_packet_parse_tcp(&cut, &th) == NGX_TUN_PACKET_OK);
+        check(ngx_tun_packet_check_tcp(&cut) == NGX_TUN_PACKET_OK);
+        check(th.seq == tcp->seq + (uint32_t) n);
+
+        len = cut.end - th.data;
+
+        check(len <= mss && n + len <= total);
+        check(len == mss || n + len == total);
+
+        ngx_memcpy(got + n, th.data, len);
+
+        n += len;
+        packets++;
+    }
+
+    check(n == total && ngx_memcmp(got, tcp->data, n) == 0);
+    check(packets == (total + mss - 1) / mss || (total == 0 && packets == 1));
+
+    free(buf);
+    free(got);
+}
+
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    size_t                     mss;
+    u_char                    *p, *end;
+    ngx_uint_t                 how;
+    ngx_tun_packet_t           pkt;
+    ngx_tun_packet_tcp_t       tcp;
+    ngx_tun_packet_too_big_t   big;
+
+    if (size < 2) {
+        return 0;
+    }
+
+    how = data[0];
+    mss = 1 + data[1] * 6;
+
+    /* a block of its own, so that a read beyond its end is seen */
+
+    size -= 2;
+    p = malloc(size ? size : 1);
+
+    if (p == NULL) {
+        return 0;
+    }
+
+    ngx_memcpy(p, data + 2, size);
+    end = p + size;
+
+    if (how & FUZZ_FIX_IP) {
+        fix_ip(p, size);
+    }
+
+    if (ngx_tun_packet_parse(&pkt, p, end) != NGX_TUN_PACKET_OK) {
+        goto done;
+    }
+
+    check(pkt.start == p && pkt.payload >= p && pkt.payload <= pkt.end
+          && pkt.end <= end);
+    check(pkt.addr_len == 4 || pkt.addr_len == 16);
+
+    (void) ngx_tun_packet_check_addresses(&pkt);
+
+    if (pkt.fragment) {
+        goto done;
+    }
+
+    if (how & FUZZ_FIX_SUM) {
+        fix_sum(&pkt);
+    }
+
+    switch (pkt.protocol) {
+
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+
+        if (ngx_tun_packet_parse_too_big(&pkt, &big) == NGX_TUN_PACKET_OK) {
+            check(big.src >= pkt.payload && big.dst > big.src
+                  && big.dst + pkt.addr_len <= pkt.end);
+            check(big.mss > 0 && big.mss <= 65535);
+        }
+
+        break;
+
+    case IPPROTO_TCP:
+
+        if (ngx_tun_packet_parse_tcp(&pkt, &tcp) != NGX_TUN_PACKET_OK) {
+            break;
+        }
+
+        check(tcp.data >= pkt.payload + 20 && tcp.data <= pkt.end);
+
+        if ((how & FUZZ_FIX_SUM) && tcp.data) {
+            check(ngx_tun_packet_check_tcp(&pkt) == NGX_TUN_PACKET_OK);
+        }
+
+        fuzz_reset(&pkt, &tcp);
+        fuzz_segment(&pkt, &tcp, mss);
+    }
+
+done:
+
+    free(p);
+
+    return 0;
+}
