@@ -82,6 +82,17 @@ typedef struct {
 extern ngx_module_t  ngx_stream_tun_module;
 
 
+/* ngx_stream_tun_block.c */
+
+char *ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_stream_tun_address(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_stream_tun_queues(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* ngx_stream_tun_zone.c */
+
+/* The zone of a device, whose init handler opens it. */
+ngx_int_t ngx_stream_tun_add_zone(ngx_conf_t *cf, ngx_stream_tun_t *st);
+
 /* ngx_stream_tun_listen.c */
 
 char *ngx_stream_tun_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

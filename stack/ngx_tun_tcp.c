@@ -25,12 +25,6 @@
     ((key)->src_port == (key)->dst_port                                       \
      && ngx_memcmp((key)->src, (key)->dst, 16) == 0)
 
-#define ngx_tun_tcp_is_syn(th)                                                \
-    (((th)->flags & (NGX_TUN_PACKET_TCP_SYN                                   \
-                     |NGX_TUN_PACKET_TCP_ACK                                  \
-                     |NGX_TUN_PACKET_TCP_RST))                                \
-     == NGX_TUN_PACKET_TCP_SYN)
-
 
 static void ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash);
@@ -38,24 +32,12 @@ static ngx_int_t ngx_tun_tcp_half_open(ngx_tun_tcp_t *tcp,
     ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *th);
 static ngx_tun_tcp_t *ngx_tun_tcp_create(ngx_tun_t *tun,
     ngx_tun_flow_key_t *key, uint64_t hash);
-static ngx_int_t ngx_tun_tcp_pend(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th);
-static void ngx_tun_tcp_input_pending(ngx_tun_tcp_t *tcp,
-    ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *th);
-static ngx_int_t ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th);
-static void ngx_tun_tcp_refuse(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th);
-static void ngx_tun_tcp_refuse_syn(ngx_tun_tcp_t *tcp);
-static void ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th);
 static void ngx_tun_tcp_segment(ngx_tun_lwip_segment_t *seg,
     ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *th, ngx_tun_lwip_buf_t *buf);
 
 static void ngx_tun_tcp_update(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_established(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_finish(ngx_tun_tcp_t *tcp);
-static void ngx_tun_tcp_wake(ngx_event_t *ev);
 static void ngx_tun_tcp_remove(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_free(ngx_tun_tcp_t *tcp);
 
@@ -121,7 +103,7 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     }
 
     if (tcp->lwip.pcb == NULL) {
-        ngx_tun_tcp_input_pending(tcp, pkt, &th);
+        ngx_tun_tcp_pending_input(tcp, pkt, &th);
         return NGX_OK;
     }
 
@@ -179,7 +161,7 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         && ngx_tun_limit_pend(&tun->limits, &tcp->claim, key, tun->log)
            == NGX_OK)
     {
-        rc = ngx_tun_tcp_pend(tcp, pkt, th);
+        rc = ngx_tun_tcp_pending_open(tcp, pkt, th);
 
     } else {
         rc = ngx_tun_tcp_half_open(tcp, pkt, th);
@@ -291,100 +273,7 @@ ngx_tun_tcp_create(ngx_tun_t *tun, ngx_tun_flow_key_t *key, uint64_t hash)
 }
 
 
-/* the SYN waits until the session knows that there is something to answer */
-
-static ngx_int_t
-ngx_tun_tcp_pend(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th)
-{
-    ngx_connection_t  *c;
-
-    tcp->syn_len = th->data - pkt->start;
-    tcp->syn_tcp = pkt->payload - pkt->start;
-
-    if (tcp->syn_len > NGX_TUN_TCP_SYN_MAX) {
-        return NGX_DECLINED;
-    }
-
-    c = ngx_tun_tcp_connection(tcp);
-    if (c == NULL) {
-        return NGX_DECLINED;
-    }
-
-    /* lives as long as the session, and so as long as it may be pending */
-
-    tcp->syn = ngx_pnalloc(c->pool, tcp->syn_len);
-    if (tcp->syn == NULL) {
-        ngx_tun_tcp_end(tcp);
-        return NGX_OK;
-    }
-
-    ngx_memcpy(tcp->syn, pkt->start, tcp->syn_len);
-
-    (void) ngx_atomic_fetch_add(&tcp->tun->stat->flows, 1);
-
-    c->listening->handler(c);
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_tun_tcp_input_pending(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th)
-{
-    ngx_connection_t  *c;
-
-    c = tcp->connection;
-
-    if (c == NULL || tcp->gone) {
-        return;
-    }
-
-    if (ngx_tun_tcp_is_syn(th)) {
-
-        /* the same client tries again, perhaps with other numbers */
-
-        if ((size_t) (th->data - pkt->start) == tcp->syn_len) {
-            ngx_memcpy(tcp->syn, pkt->start, tcp->syn_len);
-        }
-
-        return;
-    }
-
-    if ((th->flags & NGX_TUN_PACKET_TCP_RST) == 0) {
-        return;
-    }
-
-    /* a session that is told of a timeout gives its upstream up at once */
-
-    tcp->gone = 1;
-
-    c->read->timedout = 1;
-    ngx_tun_tcp_wake(c->read);
-}
-
-
-void
-ngx_tun_tcp_answer(ngx_tun_tcp_t *tcp)
-{
-    ngx_tun_packet_t      pkt;
-    ngx_tun_packet_tcp_t  th;
-
-    if (tcp->state != NGX_TUN_TCP_PENDING || tcp->gone) {
-        return;
-    }
-
-    ngx_tun_tcp_syn(tcp, &pkt, &th);
-
-    if (ngx_tun_tcp_open(tcp, &pkt, &th) != NGX_OK) {
-        tcp->gone = 1;
-        ngx_tun_tcp_wake(tcp->connection->read);
-    }
-}
-
-
-static ngx_int_t
+ngx_int_t
 ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th)
 {
@@ -413,7 +302,7 @@ ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
 }
 
 
-static void
+void
 ngx_tun_tcp_refuse(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th)
 {
@@ -425,39 +314,6 @@ ngx_tun_tcp_refuse(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     if (len != 0) {
         (void) ngx_tun_queue_write(&tun->queue, buf, len);
     }
-}
-
-
-static void
-ngx_tun_tcp_refuse_syn(ngx_tun_tcp_t *tcp)
-{
-    ngx_tun_packet_t      pkt;
-    ngx_tun_packet_tcp_t  th;
-
-    ngx_tun_tcp_syn(tcp, &pkt, &th);
-
-    ngx_tun_tcp_refuse(tcp->tun, &pkt, &th);
-}
-
-
-static void
-ngx_tun_tcp_syn(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
-    ngx_tun_packet_tcp_t *th)
-{
-    ngx_tun_flow_key_t  *key;
-
-    key = &tcp->flow.key;
-
-    pkt->start = tcp->syn;
-    pkt->end = tcp->syn + tcp->syn_len;
-    pkt->payload = tcp->syn + tcp->syn_tcp;
-    pkt->src = key->src;
-    pkt->dst = key->dst;
-    pkt->addr_len = key->addr_len;
-    pkt->protocol = IPPROTO_TCP;
-    pkt->fragment = 0;
-
-    (void) ngx_tun_packet_parse_tcp(pkt, th);
 }
 
 
@@ -552,7 +408,7 @@ ngx_tun_tcp_established(ngx_tun_tcp_t *tcp)
 }
 
 
-static void
+void
 ngx_tun_tcp_wake(ngx_event_t *ev)
 {
     ev->ready = 1;
@@ -658,7 +514,7 @@ ngx_tun_tcp_end(ngx_tun_tcp_t *tcp)
     case NGX_TUN_TCP_PENDING:
 
         if (!tcp->gone && tcp->syn != NULL) {
-            ngx_tun_tcp_refuse_syn(tcp);
+            ngx_tun_tcp_pending_refuse(tcp);
         }
 
         ngx_tun_tcp_remove(tcp);
@@ -737,7 +593,7 @@ ngx_tun_tcp_reset(ngx_tun_flow_t *flow)
     ngx_tun_tcp_t *tcp = (ngx_tun_tcp_t *) flow;
 
     if (tcp->state == NGX_TUN_TCP_PENDING && tcp->connection != NULL) {
-        ngx_tun_tcp_refuse_syn(tcp);
+        ngx_tun_tcp_pending_refuse(tcp);
     }
 
     ngx_tun_tcp_free(tcp);

@@ -75,10 +75,26 @@ struct ngx_tun_tcp_s {
 #define ngx_tun_tcp_set(c, t)  (c)->write->index = (ngx_uint_t) (t)
 
 
+/* a SYN that opens, not one that answers */
+
+#define ngx_tun_tcp_is_syn(th)                                                \
+    (((th)->flags & (NGX_TUN_PACKET_TCP_SYN                                   \
+                     |NGX_TUN_PACKET_TCP_ACK                                  \
+                     |NGX_TUN_PACKET_TCP_RST))                                \
+     == NGX_TUN_PACKET_TCP_SYN)
+
 /* ngx_tun_tcp.c */
 
-/* Answers the SYN of a pending flow; does nothing in another state. */
-void ngx_tun_tcp_answer(ngx_tun_tcp_t *tcp);
+/* Gives the SYN to lwIP, which answers it.  NGX_OK or NGX_ERROR. */
+ngx_int_t ngx_tun_tcp_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th);
+
+/* Answers a segment with RST. */
+void ngx_tun_tcp_refuse(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th);
+
+/* Makes the event ready, and posts it. */
+void ngx_tun_tcp_wake(ngx_event_t *ev);
 
 /* Lets the flush see the flow. */
 void ngx_tun_tcp_dirty(ngx_tun_tcp_t *tcp);
@@ -91,6 +107,25 @@ size_t ngx_tun_tcp_space(ngx_tun_tcp_t *tcp);
 
 /* The session is over: what is queued goes on, then FIN or RST. */
 void ngx_tun_tcp_end(ngx_tun_tcp_t *tcp);
+
+/* ngx_tun_tcp_pending.c */
+
+/*
+ * The flow gets a session, and the SYN waits until that knows whether there is
+ * something to answer.  NGX_OK: flow and session may be gone; NGX_DECLINED.
+ */
+ngx_int_t ngx_tun_tcp_pending_open(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th);
+
+/* A segment of a flow whose SYN waits. */
+void ngx_tun_tcp_pending_input(ngx_tun_tcp_t *tcp, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th);
+
+/* Answers the SYN of a pending flow; does nothing in another state. */
+void ngx_tun_tcp_pending_answer(ngx_tun_tcp_t *tcp);
+
+/* Answers it with RST. */
+void ngx_tun_tcp_pending_refuse(ngx_tun_tcp_t *tcp);
 
 /* ngx_tun_tcp_connection.c */
 

@@ -251,7 +251,7 @@ ngx_tun_connection_conf(ngx_connection_t *c)
 void
 ngx_tun_answer(ngx_connection_t *c)
 {
-    ngx_tun_tcp_answer(ngx_tun_tcp_get(c));
+    ngx_tun_tcp_pending_answer(ngx_tun_tcp_get(c));
 }
 
 
@@ -305,7 +305,7 @@ ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size)
     }
 
     /* who sends before it is asked to is there */
-    ngx_tun_tcp_answer(tcp);
+    ngx_tun_tcp_pending_answer(tcp);
 
     n = ngx_min(size, ngx_tun_tcp_space(tcp));
     n = ngx_tun_tx_append(&tcp->tx, buf, n);

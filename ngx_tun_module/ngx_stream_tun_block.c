@@ -1,0 +1,365 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_stream_tun.h>
+
+#include <net/if.h>
+
+
+static char *ngx_stream_tun_name(ngx_conf_t *cf, ngx_stream_tun_main_conf_t
+    *tmcf, ngx_stream_tun_t *st);
+static char *ngx_stream_tun_parse_block(ngx_conf_t *cf, ngx_stream_tun_t *st);
+static char *ngx_stream_tun_check(ngx_conf_t *cf, ngx_stream_tun_t *st);
+static char *ngx_stream_tun_parse_address(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_tun_address_t *addr);
+
+
+char *
+ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_main_conf_t *tmcf = conf;
+
+    char                    *rv;
+    ngx_stream_tun_t        *st, **stp;
+    ngx_tun_device_conf_t   *dcf;
+
+    st = ngx_pcalloc(cf->pool, sizeof(ngx_stream_tun_t));
+    if (st == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    st->cycle = cf->cycle;
+    st->file = cf->conf_file->file.name.data;
+    st->line = cf->conf_file->line;
+    st->queues = NGX_CONF_UNSET;
+    st->conf.stack = NGX_CONF_UNSET_UINT;
+    st->conf.max_flows = NGX_CONF_UNSET;
+    st->conf.max_pending = NGX_CONF_UNSET;
+    st->conf.max_half_open = NGX_CONF_UNSET;
+    st->conf.max_memory = NGX_CONF_UNSET_SIZE;
+
+    dcf = &st->conf.device;
+    dcf->mtu = NGX_CONF_UNSET_UINT;
+    dcf->offload = NGX_CONF_UNSET;
+
+    if (ngx_array_init(&dcf->addresses, cf->pool, 2, sizeof(ngx_tun_address_t))
+        != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_array_init(&st->conf.listens, cf->pool, 4,
+                       sizeof(ngx_tun_listen_t))
+        != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    rv = ngx_stream_tun_name(cf, tmcf, st);
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    rv = ngx_stream_tun_parse_block(cf, st);
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    ngx_conf_init_uint_value(dcf->mtu, 1500);
+    ngx_conf_init_value(dcf->offload, 1);
+    ngx_conf_init_uint_value(st->conf.stack, NGX_TUN_STACK_LWIP);
+    ngx_conf_init_value(st->conf.max_flows, 0);
+    ngx_conf_init_value(st->conf.max_pending, 1024);
+    ngx_conf_init_value(st->conf.max_half_open, 16384);
+    ngx_conf_init_size_value(st->conf.max_memory, 256 * 1024 * 1024);
+
+    rv = ngx_stream_tun_check(cf, st);
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    stp = ngx_array_push(&tmcf->tuns);
+    if (stp == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *stp = st;
+
+    return (ngx_stream_tun_add_zone(cf, st) == NGX_OK) ? NGX_CONF_OK
+                                                       : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_stream_tun_name(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf,
+    ngx_stream_tun_t *st)
+{
+    u_char            *p;
+    ngx_str_t         *value, *name;
+    ngx_uint_t         i;
+    ngx_stream_tun_t  **stp;
+
+    value = cf->args->elts;
+    name = &value[1];
+
+    if (name->len == 0 || name->len >= IFNAMSIZ) {
+        goto invalid;
+    }
+
+    for (p = name->data; p < name->data + name->len; p++) {
+        if (*p <= ' ' || *p == '/' || *p == ':' || *p == '%' || *p > '~') {
+            goto invalid;
+        }
+    }
+
+    if (ngx_strcmp(name->data, ".") == 0 || ngx_strcmp(name->data, "..") == 0)
+    {
+        goto invalid;
+    }
+
+    stp = tmcf->tuns.elts;
+
+    for (i = 0; i < tmcf->tuns.nelts; i++) {
+        if (stp[i]->conf.device.name.len == name->len
+            && ngx_strncmp(stp[i]->conf.device.name.data, name->data,
+                           name->len)
+               == 0)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "duplicate tun \"%V\", the first is in %s:%ui",
+                               name, stp[i]->file, stp[i]->line);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    st->conf.device.name = *name;
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid device name \"%V\"", name);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_stream_tun_parse_block(ngx_conf_t *cf, ngx_stream_tun_t *st)
+{
+    char                   *rv;
+    void                  **main_conf;
+    ngx_conf_t              save;
+    ngx_stream_conf_ctx_t  *ctx, *stream_ctx;
+
+    /* inside the block the main configuration of this module is the device's */
+
+    stream_ctx = cf->ctx;
+
+    ctx = ngx_pcalloc(cf->pool, sizeof(ngx_stream_conf_ctx_t));
+    if (ctx == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    main_conf = ngx_palloc(cf->pool, sizeof(void *) * ngx_stream_max_module);
+    if (main_conf == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memcpy(main_conf, stream_ctx->main_conf,
+               sizeof(void *) * ngx_stream_max_module);
+
+    main_conf[ngx_stream_tun_module.ctx_index] = st;
+
+    ctx->main_conf = main_conf;
+    ctx->srv_conf = stream_ctx->srv_conf;
+
+    save = *cf;
+    cf->ctx = ctx;
+    cf->cmd_type = NGX_STREAM_TUN_CONF;
+
+    rv = ngx_conf_parse(cf, NULL);
+
+    *cf = save;
+
+    return rv;
+}
+
+
+static char *
+ngx_stream_tun_check(ngx_conf_t *cf, ngx_stream_tun_t *st)
+{
+    ngx_uint_t              i;
+    ngx_tun_address_t      *addr;
+    ngx_tun_device_conf_t  *dcf;
+
+    dcf = &st->conf.device;
+
+    if (dcf->addresses.nelts == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no \"address\" in tun \"%V\"", &dcf->name);
+        return NGX_CONF_ERROR;
+    }
+
+    addr = dcf->addresses.elts;
+
+    for (i = 0; i < dcf->addresses.nelts; i++) {
+
+        /* RFC 8200, 5 */
+
+        if (addr[i].addr_len == 16 && dcf->mtu < 1280) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"mtu\" of tun \"%V\" must be at least 1280 "
+                               "with an IPv6 address", &dcf->name);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (st->conf.max_flows < 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid \"max_flows\" of tun \"%V\"", &dcf->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_stream_tun_address(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_t *st = conf;
+
+    char               *rv;
+    ngx_str_t          *value;
+    ngx_uint_t          i, k;
+    ngx_array_t        *addresses;
+    ngx_tun_address_t  *addr, *other;
+
+    value = cf->args->elts;
+    addresses = &st->conf.device.addresses;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        addr = ngx_array_push(addresses);
+        if (addr == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        ngx_memzero(addr, sizeof(ngx_tun_address_t));
+
+        rv = ngx_stream_tun_parse_address(cf, &value[i], addr);
+        if (rv != NGX_CONF_OK) {
+            return rv;
+        }
+
+        other = addresses->elts;
+
+        for (k = 0; k < addresses->nelts - 1; k++) {
+            if (other[k].addr_len == addr->addr_len
+                && ngx_memcmp(other[k].addr, addr->addr, addr->addr_len) == 0)
+            {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "duplicate address \"%V\"", &value[i]);
+                return NGX_CONF_ERROR;
+            }
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_stream_tun_parse_address(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_tun_address_t *addr)
+{
+    u_char     *p, *last;
+    size_t      len;
+    in_addr_t   inaddr;
+    ngx_int_t   prefix;
+
+    last = value->data + value->len;
+    p = ngx_strlchr(value->data, last, '/');
+    len = (p == NULL) ? value->len : (size_t) (p - value->data);
+
+    inaddr = ngx_inet_addr(value->data, len);
+
+    if (inaddr != INADDR_NONE) {
+        addr->addr_len = 4;
+        ngx_memcpy(addr->addr, &inaddr, 4);
+
+#if (NGX_HAVE_INET6)
+    } else if (ngx_inet6_addr(value->data, len, addr->addr) == NGX_OK) {
+        addr->addr_len = 16;
+#endif
+
+    } else {
+        goto invalid;
+    }
+
+    addr->prefix = addr->addr_len * 8;
+
+    if (p != NULL) {
+        prefix = ngx_atoi(p + 1, last - p - 1);
+
+        if (prefix <= 0 || prefix > (ngx_int_t) addr->prefix) {
+            goto invalid;
+        }
+
+        addr->prefix = prefix;
+    }
+
+    /* unspecified, multicast */
+
+    if (addr->addr_len == 4) {
+        if (addr->addr[0] != 0 && addr->addr[0] < 224) {
+            return NGX_CONF_OK;
+        }
+
+    } else if (addr->addr[0] != 0 && addr->addr[0] != 0xff) {
+        return NGX_CONF_OK;
+    }
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid address \"%V\"", value);
+
+    return NGX_CONF_ERROR;
+}
+
+
+char *
+ngx_stream_tun_queues(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_t *st = conf;
+
+    ngx_str_t  *value;
+
+    if (st->queues != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "auto") == 0) {
+        st->queues = 0;
+        return NGX_CONF_OK;
+    }
+
+    /* the kernel's MAX_TAP_QUEUES is 256 */
+
+    st->queues = ngx_atoi(value[1].data, value[1].len);
+
+    if (st->queues <= 0 || st->queues > 256) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number of queues \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}

@@ -1,0 +1,296 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_stream_tun.h>
+
+
+#define NGX_STREAM_TUN_ZONE_SIZE  (64 * 4096)
+
+
+typedef struct {
+    ngx_atomic_t             generation;
+    ngx_tun_stat_t           stat[NGX_MAX_PROCESSES];
+} ngx_stream_tun_shared_t;
+
+
+static ngx_int_t ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data);
+static ngx_int_t ngx_stream_tun_check_abi(ngx_log_t *log);
+static ngx_int_t ngx_stream_tun_init_stat(ngx_stream_tun_t *st,
+    ngx_shm_zone_t *zone);
+static ngx_int_t ngx_stream_tun_init_queues(ngx_stream_tun_t *st,
+    ngx_log_t *log);
+static void ngx_stream_tun_ignore_listenings(ngx_stream_tun_t *st);
+static ngx_uint_t ngx_stream_tun_own_address(ngx_stream_tun_t *st,
+    struct sockaddr *sa);
+static void ngx_stream_tun_cleanup(void *data);
+
+
+ngx_int_t
+ngx_stream_tun_add_zone(ngx_conf_t *cf, ngx_stream_tun_t *st)
+{
+    ngx_str_t        name;
+    ngx_shm_zone_t  *zone;
+
+    name.len = sizeof("tun:") - 1 + st->conf.device.name.len;
+
+    name.data = ngx_pnalloc(cf->pool, name.len + 1);
+    if (name.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_sprintf(name.data, "tun:%V%Z", &st->conf.device.name);
+
+    /*
+     * The init handler of a zone is where a cycle can still be given up, and
+     * runs before nginx binds to the device's addresses.
+     */
+
+    zone = ngx_shared_memory_add(cf, &name, NGX_STREAM_TUN_ZONE_SIZE,
+                                 &ngx_stream_tun_module);
+    if (zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    zone->init = ngx_stream_tun_init_zone;
+    zone->data = st;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
+{
+    ngx_stream_tun_t *old = data;
+
+    ngx_log_t           *log;
+    ngx_stream_tun_t    *st;
+    ngx_pool_cleanup_t  *cln;
+
+    st = zone->data;
+    log = st->cycle->log;
+
+    if (ngx_stream_tun_check_abi(log) != NGX_OK
+        || ngx_stream_tun_init_queues(st, log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ngx_test_config) {
+        ngx_stream_tun_ignore_listenings(st);
+        return NGX_OK;
+    }
+
+    if (ngx_stream_tun_init_stat(st, zone) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (old != NULL
+        && (old->conf.device.netns.len != st->conf.device.netns.len
+            || ngx_memcmp(old->conf.device.netns.data,
+                          st->conf.device.netns.data,
+                          st->conf.device.netns.len)
+               != 0))
+    {
+        old = NULL;
+    }
+
+    cln = ngx_pool_cleanup_add(st->cycle->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    st->device.conf = &st->conf.device;
+    st->old = (old != NULL) ? &old->device : NULL;
+
+    if (ngx_tun_device_open(&st->device, st->old, st->cycle->pool, log)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_stream_tun_cleanup;
+    cln->data = st;
+
+    st->handoff = ngx_tun_handoff_open(st->conf.device.queues,
+                                       (old != NULL) ? old->handoff : NULL,
+                                       (old != NULL) ? old->conf.device.queues
+                                                     : 0,
+                                       st->cycle->pool, log);
+
+    return (st->handoff != NULL) ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * Distributions move bits inside of ngx_connection_t without a change of the
+ * signature that nginx compares.  So let it set one, and look where it is.
+ */
+
+static ngx_int_t
+ngx_stream_tun_check_abi(ngx_log_t *log)
+{
+    ngx_uint_t         good;
+    ngx_queue_t       *q;
+    ngx_connection_t   c;
+
+    q = (ngx_queue_t *) &ngx_cycle->reusable_connections_queue;
+
+    if (q->next == NULL) {
+        /* nginx starts, there is no cycle yet */
+        ngx_queue_init(q);
+    }
+
+    ngx_memzero(&c, sizeof(ngx_connection_t));
+    c.log = log;
+
+    ngx_reusable_connection(&c, 1);
+
+    good = c.reusable && !c.idle && !c.close && !c.shared
+           && !c.error && !c.timedout;
+
+    ngx_reusable_connection(&c, 0);
+
+    if (good && !c.reusable) {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, 0,
+                  "the tun module was built for another build of nginx %s, "
+                  "build it again for this one", NGINX_VERSION);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_init_stat(ngx_stream_tun_t *st, ngx_shm_zone_t *zone)
+{
+    ngx_slab_pool_t          *shpool;
+    ngx_stream_tun_shared_t  *shared;
+
+    shpool = (ngx_slab_pool_t *) zone->shm.addr;
+
+    if (shpool->data == NULL) {
+        shpool->data = ngx_slab_calloc(shpool, sizeof(ngx_stream_tun_shared_t));
+        if (shpool->data == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    shared = shpool->data;
+
+    st->stat = shared->stat;
+    st->generation = &shared->generation;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_init_queues(ngx_stream_tun_t *st, ngx_log_t *log)
+{
+    ngx_int_t         workers;
+    ngx_core_conf_t  *ccf;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(st->cycle->conf_ctx,
+                                           ngx_core_module);
+
+    workers = ccf->master ? ccf->worker_processes : 1;
+
+    if (st->queues <= 0) {
+        st->conf.device.queues = ngx_min(workers, 256);
+        return NGX_OK;
+    }
+
+    if (st->queues > workers) {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "tun \"%V\" has %i queues for %i worker processes "
+                      "in %s:%ui", &st->conf.device.name, st->queues, workers,
+                      st->file, st->line);
+        return NGX_ERROR;
+    }
+
+    st->conf.device.queues = st->queues;
+
+    return NGX_OK;
+}
+
+
+/* a test of the configuration binds to addresses that do not exist yet */
+
+static void
+ngx_stream_tun_ignore_listenings(ngx_stream_tun_t *st)
+{
+    ngx_uint_t        i;
+    ngx_listening_t  *ls;
+
+    if (st->conf.device.netns.len != 0) {
+        return;
+    }
+
+    ls = st->cycle->listening.elts;
+
+    for (i = 0; i < st->cycle->listening.nelts; i++) {
+        if (ngx_stream_tun_own_address(st, ls[i].sockaddr)) {
+            ls[i].ignore = 1;
+        }
+    }
+}
+
+
+static ngx_uint_t
+ngx_stream_tun_own_address(ngx_stream_tun_t *st, struct sockaddr *sa)
+{
+    void                *p;
+    size_t               len;
+    ngx_uint_t           i;
+    ngx_tun_address_t   *addr;
+
+    switch (sa->sa_family) {
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        p = &((struct sockaddr_in6 *) sa)->sin6_addr;
+        len = 16;
+        break;
+#endif
+
+    case AF_INET:
+        p = &((struct sockaddr_in *) sa)->sin_addr;
+        len = 4;
+        break;
+
+    default:
+        return 0;
+    }
+
+    addr = st->conf.device.addresses.elts;
+
+    for (i = 0; i < st->conf.device.addresses.nelts; i++) {
+        if (addr[i].addr_len == len && ngx_memcmp(addr[i].addr, p, len) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_stream_tun_cleanup(void *data)
+{
+    ngx_stream_tun_t *st = data;
+
+    if (st->handoff != NULL) {
+        ngx_tun_handoff_close(st->handoff, st->conf.device.queues);
+    }
+
+    ngx_tun_device_close(&st->device,
+                         ngx_process == NGX_PROCESS_MASTER
+                         || ngx_process == NGX_PROCESS_SINGLE,
+                         ngx_cycle->log);
+}
