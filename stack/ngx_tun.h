@@ -62,6 +62,7 @@ typedef struct {
     ngx_atomic_t            checksum;      /* wrong TCP checksum */
     ngx_atomic_t            unsupported;   /* fragments, other protocols */
     ngx_atomic_t            unknown;       /* segments without a flow */
+    ngx_atomic_t            unacceptable;  /* of a flow, but not now */
 
     ngx_atomic_t            flows;         /* accepted */
     ngx_atomic_t            active;        /* in the table now */

@@ -20,8 +20,10 @@
 #define NGX_TUN_DEVICE_PATH    "/dev/net/tun"
 #define NGX_TUN_DEVICE_HOME    "/proc/self/ns/net"
 #define NGX_TUN_DEVICE_NETNS   "/run/netns/"
-#define NGX_TUN_DEVICE_TXQLEN  1000
 #define NGX_TUN_DEVICE_MTU6    1280          /* RFC 8200, 5 */
+
+/* packets that wait for us: of up to 64 KB, or of an MTU */
+#define ngx_tun_device_txqlen(dev)  ((dev)->offload ? 1000 : 4000)
 
 
 static ngx_int_t ngx_tun_device_dup(ngx_tun_device_t *dev,
@@ -134,8 +136,8 @@ ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_tun_address_take(dev, old, log);
     ngx_tun_device_set_offload(dev);
 
-    (void) ngx_tun_link_set(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
-                                   1, log);
+    (void) ngx_tun_link_set(dev, dev->conf->mtu, ngx_tun_device_txqlen(dev),
+                            1, log);
 
     /* those with another prefix now, or that went with a removed primary */
 
@@ -631,8 +633,8 @@ ngx_tun_device_configure(ngx_tun_device_t *dev, ngx_tun_link_t *link,
         return NGX_OK;
     }
 
-    return ngx_tun_link_set(dev, dev->conf->mtu, NGX_TUN_DEVICE_TXQLEN,
-                                   1, log);
+    return ngx_tun_link_set(dev, dev->conf->mtu, ngx_tun_device_txqlen(dev),
+                            1, log);
 }
 
 

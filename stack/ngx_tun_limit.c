@@ -28,6 +28,7 @@ static void ngx_tun_limit_level(ngx_tun_limits_t *limits,
 
 static char  *ngx_tun_limit_reasons[] = {
     "max_flows reached",
+    "max_pending reached",
     "max_half_open reached",
     "max_memory reached",
     "worker_connections are not enough",

@@ -347,6 +347,7 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
     struct tcp_pcb  *pcb;
 
     if (ngx_tun_lwip_unacceptable(flow, seg)) {
+        flow->dropped = 1;
         return 0;
     }
 

@@ -83,6 +83,7 @@ struct ngx_tun_lwip_flow_s {
     unsigned               reset:1;   /* RST received, or given up */
     unsigned               fin:1;     /* our FIN is queued */
     unsigned               ack_due:1; /* held back for the flush */
+    unsigned               dropped:1; /* a segment was not acceptable */
     unsigned               starved:1; /* dropped for want of memory */
     unsigned               squeezed:1; /* no window before the next read */
     unsigned               draining:1; /* closed, its last bytes on the way */

@@ -26,6 +26,7 @@
      && ngx_memcmp((key)->src, (key)->dst, 16) == 0)
 
 
+static void ngx_tun_tcp_dropped(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash);
 static ngx_int_t ngx_tun_tcp_half_open(ngx_tun_tcp_t *tcp,
@@ -112,14 +113,28 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
     kept = ngx_tun_lwip_input(&tcp->lwip, &seg);
 
-    if (tcp->lwip.starved) {
-        tcp->lwip.starved = 0;
-        ngx_tun_limited(tun, NGX_TUN_LIMIT_MEMORY);
+    if (tcp->lwip.dropped) {
+        ngx_tun_tcp_dropped(tcp);
     }
 
     ngx_tun_tcp_update(tcp);
 
     return kept ? NGX_DONE : NGX_OK;
+}
+
+
+static void
+ngx_tun_tcp_dropped(ngx_tun_tcp_t *tcp)
+{
+    tcp->lwip.dropped = 0;
+
+    if (tcp->lwip.starved) {
+        tcp->lwip.starved = 0;
+        ngx_tun_limited(tcp->tun, NGX_TUN_LIMIT_MEMORY);
+        return;
+    }
+
+    (void) ngx_atomic_fetch_add(&tcp->tun->stat->unacceptable, 1);
 }
 
 
@@ -157,13 +172,16 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
     tcp->listening = listen->ls[key->addr_len == 16];
 
-    if (!listen->early
-        && ngx_tun_limit_pend(&tun->limits, &tcp->claim, key, tun->log)
-           == NGX_OK)
+    if (listen->early) {
+        rc = ngx_tun_tcp_half_open(tcp, pkt, th);
+
+    } else if (ngx_tun_limit_pend(&tun->limits, &tcp->claim, key, tun->log)
+               == NGX_OK)
     {
         rc = ngx_tun_tcp_pending_open(tcp, pkt, th);
 
     } else {
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_PENDING);
         rc = ngx_tun_tcp_half_open(tcp, pkt, th);
     }
 

@@ -192,10 +192,9 @@ my $bulk = sub {
 
 $bulk->(0.5);
 
-my $rate = $bulk->(2);
-my $memory = $t->rss();
+my $flood = sub {
+	my ($device) = @_;
 
-my $flood = $t->start('client', sub {
 	my @r = map {
 		my $net = $_;
 		my $r = Test::Tun::Raw->new(src => '198.18.9.9',
@@ -205,7 +204,8 @@ my $flood = $t->start('client', sub {
 			seq => int rand 1 << 32, dport => 9000) } 1 .. 500
 	} 10 .. 49;
 
-	my $r = Test::Tun::Raw->new(src => '198.18.9.9', dst => '10.2.0.1');
+	my $r = Test::Tun::Raw->new(src => '198.18.9.9', dst => '10.2.0.1',
+		device => $device);
 	my ($n, $start) = (0, time());
 
 	while (time() - $start < 4) {
@@ -215,7 +215,20 @@ my $flood = $t->start('client', sub {
 	}
 
 	return $n / (time() - $start);
-});
+};
+
+# what it costs the machine to send all that to nobody
+
+my $nobody = $t->start('client', sub { $flood->('lo') });
+
+sleep(1);
+
+my $rate = $bulk->(2);
+my $memory = $t->rss();
+
+$t->wait($nobody);
+
+$flood = $t->start('client', sub { $flood->('tun0') });
 
 sleep(1);
 
@@ -229,7 +242,7 @@ diag(sprintf('%.0f SYN/s, %.0f MB/s before, %.0f under it, %d MB more',
 cmp_ok($sent, '>', 15000, 'SYN flood');
 cmp_ok($during - $memory, '<', 64 * 1024 * $memory_factor,
 	'SYN flood, memory, KB');
-cmp_ok($under / $rate, '>', 0.25, 'SYN flood, an established flow');
+cmp_ok($under / $rate, '>', 0.5, 'SYN flood, an established flow');
 
 my $start = time();
 is(echoes(2), 'hello', 'SYN flood, new connections after it');
