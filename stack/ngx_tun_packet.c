@@ -39,23 +39,6 @@
 #define NGX_TUN_PACKET_MTU6_MIN      1280
 
 
-#define ngx_tun_packet_get16(p)                                               \
-    ((uint16_t) ((p)[0] << 8 | (p)[1]))
-
-#define ngx_tun_packet_get32(p)                                               \
-    ((uint32_t) (p)[0] << 24 | (uint32_t) (p)[1] << 16                        \
-     | (uint32_t) (p)[2] << 8 | (p)[3])
-
-#define ngx_tun_packet_put16(p, v)                                            \
-    (p)[0] = (u_char) ((v) >> 8);                                             \
-    (p)[1] = (u_char) (v)
-
-#define ngx_tun_packet_put32(p, v)                                            \
-    (p)[0] = (u_char) ((v) >> 24);                                            \
-    (p)[1] = (u_char) ((v) >> 16);                                            \
-    (p)[2] = (u_char) ((v) >> 8);                                             \
-    (p)[3] = (u_char) (v)
-
 
 static ngx_tun_packet_e ngx_tun_packet_parse_ipv4(ngx_tun_packet_t *pkt,
     u_char *p, u_char *end);
@@ -131,6 +114,13 @@ ngx_tun_packet_parse_ipv4(ngx_tun_packet_t *pkt, u_char *p, u_char *end)
     pkt->payload = p + header_len;
     pkt->fragment = (offset & (NGX_TUN_PACKET_IPV4_MF
                                |NGX_TUN_PACKET_IPV4_OFFSET)) != 0;
+
+    if (pkt->fragment) {
+        pkt->frag_header = pkt->payload;
+        pkt->frag_id = ngx_tun_packet_get16(p + 4);
+        pkt->frag_offset = (offset & NGX_TUN_PACKET_IPV4_OFFSET) * 8;
+        pkt->frag_more = (offset & NGX_TUN_PACKET_IPV4_MF) != 0;
+    }
 
     if (header_len == NGX_TUN_PACKET_IPV4_MIN) {
         return NGX_TUN_PACKET_OK;
@@ -236,6 +226,10 @@ ngx_tun_packet_parse_ipv6_chain(ngx_tun_packet_t *pkt, u_char *p,
 
             if (ngx_tun_packet_get16(p + 2) & 0xfff9) {
                 pkt->fragment = 1;
+                pkt->frag_header = p;
+                pkt->frag_id = ngx_tun_packet_get32(p + 4);
+                pkt->frag_offset = ngx_tun_packet_get16(p + 2) & 0xfff8;
+                pkt->frag_more = p[3] & 1;
                 pkt->payload = p + len;
                 pkt->protocol = p[0];
                 return NGX_TUN_PACKET_OK;
@@ -256,6 +250,19 @@ ngx_tun_packet_parse_ipv6_chain(ngx_tun_packet_t *pkt, u_char *p,
     }
 
     return NGX_TUN_PACKET_HEADER;
+}
+
+
+ngx_tun_packet_e
+ngx_tun_packet_parse_first(ngx_tun_packet_t *pkt)
+{
+    if (pkt->addr_len == 4) {
+        return NGX_TUN_PACKET_OK;
+    }
+
+    pkt->fragment = 0;
+
+    return ngx_tun_packet_parse_ipv6_chain(pkt, pkt->payload, pkt->protocol);
 }
 
 

@@ -35,6 +35,24 @@
 #define NGX_TUN_PACKET_TCP_MIN     (40 + 20)
 
 
+#define ngx_tun_packet_get16(p)                                               \
+    ((uint16_t) ((p)[0] << 8 | (p)[1]))
+
+#define ngx_tun_packet_get32(p)                                               \
+    ((uint32_t) (p)[0] << 24 | (uint32_t) (p)[1] << 16                        \
+     | (uint32_t) (p)[2] << 8 | (p)[3])
+
+#define ngx_tun_packet_put16(p, v)                                            \
+    (p)[0] = (u_char) ((v) >> 8);                                             \
+    (p)[1] = (u_char) (v)
+
+#define ngx_tun_packet_put32(p, v)                                            \
+    (p)[0] = (u_char) ((v) >> 24);                                            \
+    (p)[1] = (u_char) ((v) >> 16);                                            \
+    (p)[2] = (u_char) ((v) >> 8);                                             \
+    (p)[3] = (u_char) (v)
+
+
 typedef enum {
     NGX_TUN_PACKET_OK = 0,
     NGX_TUN_PACKET_SHORT,          /* truncated, or lengths disagree */
@@ -54,7 +72,15 @@ typedef struct {
     u_char                        *payload;   /* after all IP headers */
     size_t                         addr_len;  /* 4 or 16 */
     uint8_t                        protocol;  /* IPPROTO_* of the payload */
+
+    /* of a fragment only; what precedes frag_header is in all of them */
+
+    u_char                        *frag_header;  /* IPv4: the payload */
+    uint32_t                       frag_id;
+    uint16_t                       frag_offset;  /* bytes */
+
     unsigned                       fragment:1;
+    unsigned                       frag_more:1;
 } ngx_tun_packet_t;
 
 
@@ -102,6 +128,27 @@ typedef struct {
 
 
 /*
+ * A datagram to be cut to the MTU: the first header_len bytes are an IP header
+ * without options or extension headers and, if it is longer, the first of the
+ * payload; the iovecs are the rest.  Set header, header_len, iov, niov, mtu
+ * and id; zero the rest.  The mtu is at least 68 and header_len + 16.
+ */
+
+typedef struct {
+    u_char                        *header;
+    size_t                         header_len;
+    struct iovec                  *iov;
+    ngx_uint_t                     niov;
+    size_t                         mtu;
+    uint32_t                       id;        /* of it 16 bits in IPv4 */
+
+    size_t                         offset;    /* payload bytes already cut */
+    size_t                         iov_offset;
+    unsigned                       cut:1;     /* the first packet is out */
+} ngx_tun_packet_fragment_t;
+
+
+/*
  * Parses the IP headers of the datagram in [p, end): version, lengths, the
  * IPv4 header checksum and options (RFC 791), the IPv6 extension header chain
  * (RFC 8200; at most 8 headers).  Bytes of [p, end) after the total length
@@ -111,6 +158,13 @@ typedef struct {
  */
 ngx_tun_packet_e ngx_tun_packet_parse(ngx_tun_packet_t *pkt, u_char *p,
     u_char *end);
+
+/*
+ * Goes on behind the fragment header of a first fragment (frag_offset is 0),
+ * as if there were none: payload and protocol become those of the upper layer,
+ * unless pkt->fragment is set again.  Nothing changes for IPv4.
+ */
+ngx_tun_packet_e ngx_tun_packet_parse_first(ngx_tun_packet_t *pkt);
 
 /*
  * Is either address one that a TCP or UDP flow cannot have: source or
@@ -182,6 +236,14 @@ size_t ngx_tun_packet_build_reset(u_char *buf, ngx_tun_packet_t *pkt,
  * to the first; a segment without payload yields one packet.
  */
 size_t ngx_tun_packet_segment(ngx_tun_packet_segment_t *seg, u_char *buf);
+
+/*
+ * Writes the next fragment of a datagram with complete IP headers (IPv4: the
+ * id, no DF) to buf of mtu bytes and returns its length, or 0 when all is cut,
+ * or when it is more than IP can carry.  The upper-layer checksum is in the
+ * payload already.  What is not larger than the mtu is not fragmented.
+ */
+size_t ngx_tun_packet_fragment(ngx_tun_packet_fragment_t *f, u_char *buf);
 
 
 #endif /* _NGX_TUN_PACKET_H_INCLUDED_ */
