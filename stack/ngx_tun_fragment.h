@@ -72,7 +72,7 @@ void ngx_tun_fragments_done(ngx_tun_fragments_t *frags);
  * NGX_OK        pkt is the whole datagram, parsed, not a fragment; its bytes
  *               live until the next call, its upper-layer checksum is yet to
  *               be verified, whatever was known of the pieces
- * NGX_AGAIN     kept, or there already; pkt as it was
+ * NGX_AGAIN     kept, or there already; pkt as it was; a timer is needed
  * NGX_DECLINED  dropped and counted; pkt is of no use
  */
 ngx_int_t ngx_tun_fragment_input(ngx_tun_fragments_t *frags,

@@ -36,6 +36,13 @@ subtest packet => sub {
 		&& fuzz('packet', 2000);
 };
 
+subtest fragment => sub {
+	build("$dir/fragment", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/fragment.c', map { "stack/ngx_tun_$_.c" } qw/ flow
+		fragment fragment_table packet packet_fragment /)
+		&& fuzz('fragment', 2000);
+};
+
 subtest lwip => sub {
 	my $lib = lwip_lib($source, 'clang', @library);
 	ok($lib, 'library');

@@ -3,13 +3,14 @@
  * Copyright (C) the nginx-tun authors
  */
 
-/* link: stack/ngx_tun_fragment.c stack/ngx_tun_flow.c stack/ngx_tun_packet.c stack/ngx_tun_packet_fragment.c */
+/* link: stack/ngx_tun_fragment.c stack/ngx_tun_fragment_table.c stack/ngx_tun_flow.c stack/ngx_tun_packet.c stack/ngx_tun_packet_fragment.c */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 
 #include <ngx_tun_fragment.h>
+#include <ngx_tun_packet_bytes.h>
 
 #include "lib/tap.h"
 
@@ -30,6 +31,7 @@ typedef struct {
 static ngx_log_t    test_log;
 static ngx_uint_t   test_fail;
 static u_char       test_data[TEST_SIZE];
+static u_char       test_protocol = IPPROTO_UDP;
 
 
 void *
@@ -203,7 +205,7 @@ whole(ngx_tun_packet_t *pkt, size_t addr_len, size_t len)
 {
     return !pkt->fragment
            && pkt->addr_len == addr_len
-           && pkt->protocol == IPPROTO_UDP
+           && pkt->protocol == test_protocol
            && pkt->end - pkt->payload == (ssize_t) len
            && ngx_memcmp(pkt->payload, test_data, len) == 0;
 }
@@ -222,7 +224,7 @@ piece(ngx_tun_fragments_t *frags, ngx_tun_packet_t *pkt, size_t addr_len,
     ngx_int_t   rc;
 
     p = malloc(48 + len);
-    n = header(p, addr_len, source, IPPROTO_UDP);
+    n = header(p, addr_len, source, test_protocol);
 
     if (addr_len == 4) {
         ngx_tun_packet_put16(p + 2, 20 + len);
@@ -938,6 +940,210 @@ test_chain(void)
 }
 
 
+/* of IPv6 the first piece is to hold the header, RFC 7112 */
+
+static void
+test_protocols(void)
+{
+    u_char               save;
+    ngx_int_t            rc;
+    ngx_uint_t           i;
+    ngx_tun_packet_t     pkt;
+    ngx_tun_fragments_t  frags;
+
+    static const struct {
+        const char  *name;
+        size_t       addr_len;
+        u_char       protocol;
+        u_char       tcp;          /* the length of its header */
+        size_t       len;
+        ngx_int_t    rc;
+    } cases[] = {
+        { "UDP", 4, IPPROTO_UDP, 0, 8, NGX_AGAIN },
+        { "ICMP", 4, IPPROTO_ICMP, 0, 8, NGX_AGAIN },
+        { "TCP", 4, IPPROTO_TCP, 20, 8, NGX_AGAIN },
+        { "UDP", 16, IPPROTO_UDP, 0, 8, NGX_AGAIN },
+        { "ICMPv6", 16, IPPROTO_ICMPV6, 0, 8, NGX_AGAIN },
+        { "SCTP", 16, 132, 0, 8, NGX_AGAIN },
+        { "TCP", 16, IPPROTO_TCP, 20, 24, NGX_AGAIN },
+        { "TCP and options", 16, IPPROTO_TCP, 40, 40, NGX_AGAIN },
+        { "TCP, too short", 16, IPPROTO_TCP, 20, 16, NGX_DECLINED },
+        { "TCP, options too short", 16, IPPROTO_TCP, 40, 32, NGX_DECLINED },
+        { "TCP, invalid", 16, IPPROTO_TCP, 16, 40, NGX_DECLINED }
+    };
+
+    init(&frags);
+
+    save = test_data[12];
+
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+
+        test_protocol = cases[i].protocol;
+        test_data[12] = (u_char) (cases[i].tcp / 4 << 4);
+
+        rc = piece(&frags, &pkt, cases[i].addr_len, 1, 3, 0, cases[i].len, 1,
+                   0);
+
+        ok(rc == cases[i].rc, "IPv%d, first piece: %s",
+           cases[i].addr_len == 4 ? 4 : 6, cases[i].name);
+
+        if (rc != NGX_AGAIN) {
+            continue;
+        }
+
+        rc = piece(&frags, &pkt, cases[i].addr_len, 1, 3, cases[i].len, 33, 0,
+                   0);
+
+        ok(rc == NGX_OK && whole(&pkt, cases[i].addr_len, cases[i].len + 33),
+           "whole");
+    }
+
+    test_data[12] = save;
+
+    /* another protocol is another datagram of IPv4, but not of IPv6 */
+
+    test_protocol = IPPROTO_UDP;
+    (void) piece(&frags, &pkt, 4, 1, 3, 0, 8, 1, 0);
+    (void) piece(&frags, &pkt, 16, 1, 3, 0, 8, 1, 0);
+
+    test_protocol = IPPROTO_ICMP;
+    ok(piece(&frags, &pkt, 4, 1, 3, 8, 8, 0, 0) == NGX_AGAIN, "IPv4: apart");
+
+    rc = piece(&frags, &pkt, 16, 1, 3, 8, 8, 0, 0);
+    test_protocol = IPPROTO_UDP;
+    ok(rc == NGX_OK && whole(&pkt, 16, 16), "IPv6: the first piece says what "
+       "it is");
+
+    ngx_tun_fragments_done(&frags);
+}
+
+
+/* options of IPv4 are of the first piece; so is what it leaves of 65,535 */
+
+static void
+test_options(void)
+{
+    size_t               n, len;
+    u_char               p[140];
+    uint16_t             sum;
+    ngx_int_t            rc;
+    ngx_uint_t           i;
+    ngx_tun_packet_t     pkt;
+    ngx_tun_fragments_t  frags;
+
+    static const size_t  lens[] = { 180, 65475, 65483 };
+
+    init(&frags);
+
+    for (i = 0; i < 3; i++) {
+        len = lens[i];
+
+        (void) header(p, 4, 1, IPPROTO_UDP);
+
+        ngx_memset(p + 20, 1, 40);
+        ngx_memcpy(p + 60, test_data, 80);
+
+        p[0] = 0x4f;
+        ngx_tun_packet_put16(p + 2, 140);
+        ngx_tun_packet_put16(p + 6, 0x2000);
+
+        sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, 60, 0));
+        ngx_memcpy(p + 10, &sum, 2);
+
+        rc = input(&frags, &pkt, p, 140, 0);
+        ok(rc == NGX_AGAIN, "IPv4, options: %d", (int) rc);
+
+        for (n = 80; n + 8000 < len; n += 8000) {
+            (void) piece(&frags, &pkt, 4, 1, 0, n, 8000, 1, 0);
+        }
+
+        rc = piece(&frags, &pkt, 4, 1, 0, n, len - n, 0, 0);
+
+        /* the last piece of the last one could be valid, but not the whole */
+
+        if (len == 65483) {
+            ok(rc == NGX_DECLINED && frags.invalid == 1
+               && frags.datagrams == 0, "too large");
+            continue;
+        }
+
+        ok(rc == NGX_OK && whole(&pkt, 4, len)
+           && pkt.payload - pkt.start == 60
+           && ngx_tun_packet_get16(pkt.start + 2) == (int) (60 + len), "whole: %d",
+           (int) len);
+    }
+
+    ngx_tun_fragments_done(&frags);
+}
+
+
+static void
+test_chain_long(void)
+{
+    size_t               n;
+    u_char               p[300];
+    ngx_int_t            rc;
+    ngx_tun_packet_t     pkt;
+    ngx_tun_fragments_t  frags;
+
+    init(&frags);
+
+    /* each part is short enough, the whole is not */
+
+    n = chain(p, "\x3c\x3c\x3c\x3c\x3c", "\x3c\x3c\x3c\x3c\x3c", 0, 1, 8);
+    rc = input(&frags, &pkt, p, n, 0);
+    ok(rc == NGX_AGAIN, "IPv6, a long chain: %d", (int) rc);
+
+    n = chain(p, "", "", 8, 0, 9);
+    ngx_tun_packet_put16(p + 42, 48);
+    rc = input(&frags, &pkt, p, n, 0);
+    ok(rc == NGX_DECLINED && frags.invalid == 1 && frags.datagrams == 0,
+       "the whole is invalid: %d", (int) rc);
+
+    /* a fragment in a fragment */
+
+    n = chain(p, "", "\x2c", 0, 1, 8);
+    ngx_tun_packet_put16(p + 50, 1);
+    rc = input(&frags, &pkt, p, n, 0);
+    ok(rc == NGX_DECLINED && frags.invalid == 2, "nested: %d", (int) rc);
+
+    ngx_tun_fragments_done(&frags);
+}
+
+
+/* a /64 is one source, whatever is in the rest of the address */
+
+static void
+test_network(void)
+{
+    u_char               p[100];
+    ngx_uint_t           i;
+    ngx_tun_packet_t     pkt;
+    ngx_tun_fragments_t  frags;
+
+    init(&frags);
+
+    frags.max_datagrams = 5;
+
+    for (i = 0; i < 20; i++) {
+        (void) header(p, 16, 1, IPPROTO_FRAGMENT);
+
+        p[5] = 16;
+        p[16 + i % 8] = (u_char) (i + 1);
+
+        ngx_memzero(p + 40, 16);
+        p[40] = IPPROTO_UDP;
+        p[43] = 1;
+
+        (void) input(&frags, &pkt, p, 56, 0);
+    }
+
+    ok(frags.datagrams == 5 && frags.dropped == 15, "a /64 is one source");
+
+    ngx_tun_fragments_done(&frags);
+}
+
+
 static void
 test_both(size_t addr_len)
 {
@@ -976,6 +1182,10 @@ main(void)
 
     test_headers();
     test_chain();
+    test_chain_long();
+    test_protocols();
+    test_options();
+    test_network();
 
     test_both(4);
     test_both(16);
