@@ -32,6 +32,9 @@ typedef struct {
 #define ngx_http_tun_status_counter(name)                                     \
     { ngx_string(#name), offsetof(ngx_tun_stat_t, name) }
 
+#define ngx_http_tun_status_fragments(name, reason)                           \
+    { ngx_string(#name), offsetof(ngx_tun_stat_t, fragments[reason]) }
+
 #define ngx_http_tun_status_limit(name, reason)                               \
     { ngx_string(#name), offsetof(ngx_tun_stat_t, limits[reason]) }
 
@@ -67,9 +70,30 @@ static const ngx_http_tun_status_counter_t  ngx_http_tun_status_counters[] = {
     ngx_http_tun_status_counter(active),
     ngx_http_tun_status_counter(refused),
     ngx_http_tun_status_counter(early),
+    ngx_http_tun_status_counter(udp_flows),
+    ngx_http_tun_status_counter(udp_active),
+    ngx_http_tun_status_counter(udp_evicted),
+    ngx_http_tun_status_counter(udp_oversized),
+    ngx_http_tun_status_counter(udp_dropped),
+    ngx_http_tun_status_counter(datagrams_in),
+    ngx_http_tun_status_counter(datagrams_out),
+    ngx_http_tun_status_counter(reassembled),
+    ngx_http_tun_status_fragments(fragments_limited,
+                                  NGX_TUN_FRAGMENT_DROP_LIMIT),
+    ngx_http_tun_status_fragments(fragments_timed_out,
+                                  NGX_TUN_FRAGMENT_DROP_TIMEOUT),
+    ngx_http_tun_status_fragments(fragments_overlapping,
+                                  NGX_TUN_FRAGMENT_DROP_OVERLAP),
+    ngx_http_tun_status_fragments(fragments_invalid,
+                                  NGX_TUN_FRAGMENT_DROP_INVALID),
+    ngx_http_tun_status_counter(icmp_echo),
+    ngx_http_tun_status_counter(icmp_forwarded),
+    ngx_http_tun_status_counter(icmp_errors),
+    ngx_http_tun_status_counter(limited_icmp),
     ngx_http_tun_status_limit(limited_flows, NGX_TUN_LIMIT_FLOWS),
     ngx_http_tun_status_limit(limited_pending, NGX_TUN_LIMIT_PENDING),
     ngx_http_tun_status_limit(limited_half_open, NGX_TUN_LIMIT_HALF_OPEN),
+    ngx_http_tun_status_limit(limited_udp_flows, NGX_TUN_LIMIT_UDP_FLOWS),
     ngx_http_tun_status_limit(limited_memory, NGX_TUN_LIMIT_MEMORY),
     ngx_http_tun_status_limit(limited_connections, NGX_TUN_LIMIT_CONNECTIONS),
     ngx_http_tun_status_limit(limited_descriptors, NGX_TUN_LIMIT_DESCRIPTORS)

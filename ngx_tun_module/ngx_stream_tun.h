@@ -87,6 +87,10 @@ extern ngx_module_t  ngx_stream_tun_module;
 char *ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_stream_tun_address(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_stream_tun_queues(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_stream_tun_max_udp_flows(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_stream_tun_fragments(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 /* ngx_stream_tun_zone.c */
 
@@ -116,6 +120,20 @@ void ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
 /* Does the session come through a device? */
 #define ngx_stream_tun_session(s)                                             \
     ((s)->connection->listening->handler == ngx_stream_tun_init_connection)
+
+#define ngx_stream_tun_next_filter(s, in, from_upstream)                      \
+    ((ngx_stream_tun_main_conf_t *)                                           \
+         ngx_stream_get_module_main_conf(s, ngx_stream_tun_module))           \
+             ->next_filter(s, in, from_upstream)
+
+/* ngx_stream_tun_udp.c */
+
+/* At postconfiguration. */
+ngx_int_t ngx_stream_tun_init_udp(ngx_conf_t *cf);
+
+/* The filter for sessions of datagrams, while an upstream is connected. */
+ngx_int_t ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
+    ngx_uint_t from_upstream);
 
 /* ngx_stream_tun_ssl.c */
 

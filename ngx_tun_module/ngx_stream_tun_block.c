@@ -6,6 +6,8 @@
 
 #include <ngx_stream_tun.h>
 
+#include <ngx_tun_fragment.h>
+
 #include <net/if.h>
 
 
@@ -36,10 +38,13 @@ ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     st->line = cf->conf_file->line;
     st->queues = NGX_CONF_UNSET;
     st->conf.stack = NGX_CONF_UNSET_UINT;
+    st->conf.icmp = NGX_CONF_UNSET_UINT;
     st->conf.max_flows = NGX_CONF_UNSET;
     st->conf.max_pending = NGX_CONF_UNSET;
     st->conf.max_half_open = NGX_CONF_UNSET;
     st->conf.max_memory = NGX_CONF_UNSET_SIZE;
+    st->conf.max_udp_flows = NGX_CONF_UNSET;
+    st->conf.udp_timeout = NGX_CONF_UNSET_MSEC;
 
     dcf = &st->conf.device;
     dcf->mtu = NGX_CONF_UNSET_UINT;
@@ -71,10 +76,19 @@ ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_conf_init_uint_value(dcf->mtu, 1500);
     ngx_conf_init_value(dcf->offload, 1);
     ngx_conf_init_uint_value(st->conf.stack, NGX_TUN_STACK_LWIP);
+    ngx_conf_init_uint_value(st->conf.icmp, NGX_TUN_ICMP_REPLY);
     ngx_conf_init_value(st->conf.max_flows, 0);
     ngx_conf_init_value(st->conf.max_pending, 1024);
     ngx_conf_init_value(st->conf.max_half_open, 16384);
     ngx_conf_init_size_value(st->conf.max_memory, 256 * 1024 * 1024);
+    ngx_conf_init_value(st->conf.max_udp_flows, 0);
+    ngx_conf_init_msec_value(st->conf.udp_timeout, 300000);
+
+    if (st->conf.fragments.datagrams == 0) {
+        st->conf.fragments.datagrams = NGX_TUN_FRAGMENT_DATAGRAMS;
+        st->conf.fragments.memory = NGX_TUN_FRAGMENT_BYTES;
+        st->conf.fragments.timeout = NGX_TUN_FRAGMENT_TIMEOUT;
+    }
 
     rv = ngx_stream_tun_check(cf, st);
     if (rv != NGX_CONF_OK) {
@@ -362,4 +376,115 @@ ngx_stream_tun_queues(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+char *
+ngx_stream_tun_max_udp_flows(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_t *st = conf;
+
+    ngx_str_t   *value;
+    ngx_int_t    n[2];
+    ngx_uint_t   i;
+
+    if (st->conf.max_udp_flows != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    n[1] = 0;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+        n[i - 1] = ngx_atoi(value[i].data, value[i].len);
+
+        if (n[i - 1] <= 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid number of flows \"%V\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    st->conf.max_udp_flows = n[0];
+    st->conf.max_udp_source_flows = n[1];
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_stream_tun_fragments(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_t *st = conf;
+
+    ssize_t                    size;
+    ngx_int_t                  n;
+    ngx_str_t                 *value, s;
+    ngx_uint_t                 i;
+    ngx_tun_fragments_conf_t  *fcf;
+
+    fcf = &st->conf.fragments;
+
+    if (fcf->datagrams != 0) {
+        return "is duplicate";
+    }
+
+    fcf->datagrams = NGX_TUN_FRAGMENT_DATAGRAMS;
+    fcf->memory = NGX_TUN_FRAGMENT_BYTES;
+    fcf->timeout = NGX_TUN_FRAGMENT_TIMEOUT;
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "datagrams=", 10) == 0) {
+            n = ngx_atoi(value[i].data + 10, value[i].len - 10);
+
+            if (n <= 0 || n > 65535) {
+                goto invalid;
+            }
+
+            fcf->datagrams = n;
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "memory=", 7) == 0) {
+            s.data = value[i].data + 7;
+            s.len = value[i].len - 7;
+
+            size = ngx_parse_size(&s);
+
+            if (size < 65536) {
+                goto invalid;
+            }
+
+            fcf->memory = size;
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "timeout=", 8) == 0) {
+            s.data = value[i].data + 8;
+            s.len = value[i].len - 8;
+
+            n = ngx_parse_time(&s, 0);
+
+            if (n <= 0) {
+                goto invalid;
+            }
+
+            fcf->timeout = n;
+            continue;
+        }
+
+        goto invalid;
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
+                       &value[i]);
+
+    return NGX_CONF_ERROR;
 }

@@ -58,6 +58,10 @@ ngx_stream_tun_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
+    if (stl->ssl && stl->listen.type == SOCK_DGRAM) {
+        return "has \"ssl\", which is incompatible with \"udp\"";
+    }
+
     if (ngx_stream_tun_listen_text(cf, stl) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
@@ -95,9 +99,8 @@ ngx_stream_tun_listen_param(ngx_conf_t *cf, ngx_str_t *value,
     }
 
     if (ngx_strcmp(value->data, "udp") == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the parameter \"%V\" is not supported", value);
-        return NGX_CONF_ERROR;
+        stl->listen.type = SOCK_DGRAM;
+        return NGX_CONF_OK;
     }
 
     if (stl->text.len != 0) {
@@ -247,12 +250,15 @@ ngx_stream_tun_listen_text(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl)
 
     text = &stl->text;
 
-    p = ngx_pnalloc(cf->pool, stl->device.len + text->len + 2);
+    p = ngx_pnalloc(cf->pool, stl->device.len + sizeof(" udp") + text->len
+                              + 2);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    text->len = ngx_sprintf(p, text->len ? "%V %V" : "%V", &stl->device, text)
+    text->len = ngx_sprintf(p, text->len ? "%V%s %V" : "%V%s", &stl->device,
+                            (stl->listen.type == SOCK_DGRAM) ? " udp" : "",
+                            text)
                 - p;
     text->data = p;
 
@@ -355,7 +361,7 @@ ngx_stream_tun_init_listening(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl)
         ls = &stl->ls[i];
 
         ls->fd = (ngx_socket_t) -1;
-        ls->type = SOCK_STREAM;
+        ls->type = stl->listen.type;
         ls->handler = ngx_stream_tun_init_connection;
         ls->pool_size = 256;
         ls->addr_text = stl->text;
@@ -365,6 +371,9 @@ ngx_stream_tun_init_listening(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl)
         ls->servers = &stl->ports[i];
         ls->logp = &cf->cycle->new_log;
         ls->log = cf->cycle->new_log;
+
+        ngx_rbtree_init(&ls->rbtree, &ls->sentinel,
+                        ngx_rbtree_insert_value);
 
         stl->listen.ls[i] = ls;
     }

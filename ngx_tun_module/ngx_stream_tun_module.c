@@ -26,6 +26,13 @@ static ngx_conf_enum_t  ngx_stream_tun_stacks[] = {
 };
 
 
+static ngx_conf_enum_t  ngx_stream_tun_icmps[] = {
+    { ngx_string("reply"), NGX_TUN_ICMP_REPLY },
+    { ngx_string("drop"), NGX_TUN_ICMP_DROP },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_conf_enum_t  ngx_stream_tun_accepts[] = {
     { ngx_string("connected"), NGX_STREAM_TUN_CONNECTED },
     { ngx_string("early"), NGX_STREAM_TUN_EARLY },
@@ -94,6 +101,13 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       offsetof(ngx_stream_tun_t, conf.stack),
       &ngx_stream_tun_stacks },
 
+    { ngx_string("icmp"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      offsetof(ngx_stream_tun_t, conf.icmp),
+      &ngx_stream_tun_icmps },
+
     { ngx_string("queues"),
       NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
       ngx_stream_tun_queues,
@@ -128,6 +142,27 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       NGX_STREAM_MAIN_CONF_OFFSET,
       offsetof(ngx_stream_tun_t, conf.max_half_open),
       &ngx_stream_tun_number_bounds },
+
+    { ngx_string("max_udp_flows"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE12,
+      ngx_stream_tun_max_udp_flows,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("udp_timeout"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      offsetof(ngx_stream_tun_t, conf.udp_timeout),
+      NULL },
+
+    { ngx_string("fragments"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_1MORE,
+      ngx_stream_tun_fragments,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      0,
+      NULL },
 
     { ngx_string("max_memory"),
       NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
@@ -243,6 +278,10 @@ ngx_stream_tun_postconfiguration(ngx_conf_t *cf)
     }
 
     ngx_stream_tun_init_sessions(cf, tmcf);
+
+    if (ngx_stream_tun_init_udp(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     return ngx_stream_tun_init_listens(cf, tmcf);
 }

@@ -16,12 +16,6 @@ static ngx_uint_t ngx_stream_tun_alive(ngx_connection_t *c,
     ngx_atomic_uint_t number);
 
 
-#define ngx_stream_tun_next_filter(s, in, from_upstream)                      \
-    ((ngx_stream_tun_main_conf_t *)                                           \
-         ngx_stream_get_module_main_conf(s, ngx_stream_tun_module))           \
-             ->next_filter(s, in, from_upstream)
-
-
 void
 ngx_stream_tun_init_connection(ngx_connection_t *c)
 {
@@ -88,7 +82,10 @@ ngx_stream_tun_content_handler(ngx_stream_session_t *s)
     c = s->connection;
     number = c->number;
 
-    if (!ngx_stream_tun_session(s) || tscf->accept == NGX_STREAM_TUN_EARLY) {
+    if (!ngx_stream_tun_session(s)
+        || c->type == SOCK_DGRAM
+        || tscf->accept == NGX_STREAM_TUN_EARLY)
+    {
         tscf->content_handler(s);
         return;
     }
@@ -123,6 +120,10 @@ ngx_stream_tun_filter(ngx_stream_session_t *s, ngx_chain_t *in,
 
     if (u == NULL || !u->connected || !ngx_stream_tun_session(s)) {
         return ngx_stream_tun_next_filter(s, in, from_upstream);
+    }
+
+    if (s->connection->type == SOCK_DGRAM) {
+        return ngx_stream_tun_udp_filter(s, in, from_upstream);
     }
 
     ngx_tun_answer(s->connection);

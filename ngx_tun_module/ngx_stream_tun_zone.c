@@ -7,13 +7,15 @@
 #include <ngx_stream_tun.h>
 
 
-#define NGX_STREAM_TUN_ZONE_SIZE  (64 * 4096)
-
-
 typedef struct {
     ngx_atomic_t             generation;
     ngx_tun_stat_t           stat[NGX_MAX_PROCESSES];
 } ngx_stream_tun_shared_t;
+
+
+/* pages, and what the slab allocator needs for them */
+#define NGX_STREAM_TUN_ZONE_SIZE                                              \
+    (sizeof(ngx_stream_tun_shared_t) + 16 * 4096)
 
 
 static ngx_int_t ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data);

@@ -9,6 +9,7 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_stack.h>
+#include <ngx_tun_icmp.h>
 
 
 /* of packets and bytes in a turn, then other events have theirs */
@@ -16,8 +17,10 @@
 #define NGX_TUN_READ_BYTES     (512 * 1024)
 
 #define NGX_TUN_LINGER         200          /* ms */
+#define NGX_TUN_EXPIRE         1000         /* ms */
 
 static ngx_int_t ngx_tun_init_limits(ngx_tun_t *tun);
+static void ngx_tun_init_udp_limits(ngx_tun_t *tun);
 static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
 static ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
 static void ngx_tun_close_connection(ngx_connection_t *c);
@@ -29,18 +32,16 @@ static void ngx_tun_linger_handler(ngx_event_t *ev);
 static void ngx_tun_handoff_handler(ngx_event_t *rev);
 static void ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err);
 static ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf,
-    size_t len, ngx_uint_t trusted);
-static ngx_uint_t ngx_tun_broadcast_address(ngx_tun_address_t *addr,
-    u_char *dst);
+    size_t len, ngx_tun_queue_info_t *info);
+static ngx_int_t ngx_tun_input_fragment(ngx_tun_t *tun,
+    ngx_tun_packet_t *pkt);
+static ngx_int_t ngx_tun_input_packet(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_lwip_buf_t *buf, ngx_tun_queue_info_t *info);
 static void ngx_tun_flush_handler(ngx_event_t *ev);
 static void ngx_tun_tick_handler(ngx_event_t *ev);
+static void ngx_tun_expire_handler(ngx_event_t *ev);
 static void ngx_tun_count(ngx_tun_t *tun);
-static ngx_uint_t ngx_tun_listens_conflict(ngx_tun_listen_t *one,
-    ngx_tun_listen_t *other);
-static ngx_int_t ngx_libc_cdecl ngx_tun_cmp_listens(const void *one,
-    const void *two);
-static ngx_uint_t ngx_tun_match_prefix(u_char *addr, u_char *prefix,
-    ngx_uint_t bits);
+static void ngx_tun_count_fragments(ngx_tun_t *tun);
 
 
 ngx_tun_t *
@@ -73,7 +74,9 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
         goto failed;
     }
 
-    if (ngx_tun_init_limits(tun) != NGX_OK) {
+    if (ngx_tun_init_limits(tun) != NGX_OK
+        || ngx_tun_icmp_open(tun) != NGX_OK)
+    {
         goto failed;
     }
 
@@ -98,6 +101,8 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     }
 
     if (ngx_tun_open_queue(tun, options->queue) != NGX_OK
+        || ngx_tun_fragments_init(&tun->fragments, tun->log) != NGX_OK
+        || ngx_tun_udp_init(tun) != NGX_OK
         || ngx_tun_open_handoff(tun) != NGX_OK)
     {
         goto failed;
@@ -125,6 +130,10 @@ ngx_tun_init_limits(ngx_tun_t *tun)
     conf = tun->conf;
     n = conf->device.queues;
 
+    tun->fragments.max_datagrams = conf->fragments.datagrams;
+    tun->fragments.max_bytes = conf->fragments.memory;
+    tun->fragments.timeout = conf->fragments.timeout;
+
     tun->max_flows = (conf->max_flows + n - 1) / n;
     tun->max_memory = conf->max_memory / n;
 
@@ -139,7 +148,37 @@ ngx_tun_init_limits(ngx_tun_t *tun)
 
     tun->max_files = rlmt.rlim_cur;
 
+    ngx_tun_init_udp_limits(tun);
+
     return ngx_tun_limits_init(&tun->limits, tun->flows.secret[0], tun->log);
+}
+
+
+/* idle flows give way before connections or descriptors run out */
+
+static void
+ngx_tun_init_udp_limits(ngx_tun_t *tun)
+{
+    ngx_uint_t         n, max;
+    ngx_tun_conf_t    *conf;
+    ngx_tun_limits_t  *limits;
+
+    conf = tun->conf;
+    limits = &tun->limits;
+    n = conf->device.queues;
+
+    max = ngx_min(tun->max_files, tun->cycle->connection_n / 2) / 4 * 3;
+
+    if (conf->max_udp_flows != 0) {
+        max = (conf->max_udp_flows + n - 1) / n;
+    }
+
+    limits->max_udp_flows = max;
+    limits->max_udp_source_flows = (max + 1) / 2;
+
+    if (conf->max_udp_source_flows != 0) {
+        limits->max_udp_source_flows = (conf->max_udp_source_flows + n - 1) / n;
+    }
 }
 
 
@@ -156,7 +195,7 @@ ngx_uint_t
 ngx_tun_full(ngx_tun_t *tun)
 {
     return ngx_tun_lwip_memory(tun->lwip) + tun->tx_pool.memory
-           > tun->max_memory;
+           + tun->udp.memory > tun->max_memory;
 }
 
 
@@ -170,6 +209,7 @@ ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue)
     tun->queue.vnet_len = tun->device->vnet_len;
     tun->queue.mtu = tun->conf->device.mtu;
     tun->queue.offload = tun->device->offload;
+    tun->queue.uso = tun->device->uso;
 
     tun->queue.packet = ngx_alloc(tun->queue.mtu, tun->log);
     if (tun->queue.packet == NULL) {
@@ -204,6 +244,11 @@ ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue)
     tun->tick.data = c;
     tun->tick.log = tun->log;
     tun->tick.handler = ngx_tun_tick_handler;
+
+    tun->expire.data = c;
+    tun->expire.log = tun->log;
+    tun->expire.handler = ngx_tun_expire_handler;
+    tun->expire.cancelable = 1;
 
     tun->linger.data = c;
     tun->linger.log = tun->log;
@@ -269,6 +314,10 @@ ngx_tun_close(ngx_tun_t *tun)
             ngx_del_timer(&tun->tick);
         }
 
+        if (tun->expire.timer_set) {
+            ngx_del_timer(&tun->expire);
+        }
+
         if (tun->linger.timer_set) {
             ngx_del_timer(&tun->linger);
         }
@@ -290,7 +339,13 @@ ngx_tun_close(ngx_tun_t *tun)
 
     ngx_tun_tx_pool_done(&tun->tx_pool);
 
+    ngx_tun_icmp_close(tun);
+
     ngx_tun_limits_done(&tun->limits);
+
+    ngx_tun_fragments_done(&tun->fragments);
+
+    ngx_tun_udp_done(tun);
 
     if (tun->flows.buckets != NULL) {
         ngx_tun_flow_table_done(&tun->flows);
@@ -327,11 +382,12 @@ ngx_tun_reset_flows(ngx_tun_t *tun)
 static void
 ngx_tun_read_handler(ngx_event_t *rev)
 {
-    size_t             bytes;
-    ssize_t            n;
-    ngx_uint_t         packets, trusted;
-    ngx_tun_t         *tun;
-    ngx_connection_t  *c;
+    size_t                 bytes;
+    ssize_t                n;
+    ngx_uint_t             packets;
+    ngx_tun_t             *tun;
+    ngx_connection_t      *c;
+    ngx_tun_queue_info_t   info;
 
     c = rev->data;
     tun = c->data;
@@ -357,7 +413,7 @@ ngx_tun_read_handler(ngx_event_t *rev)
             break;
         }
 
-        n = ngx_tun_queue_read(&tun->queue, tun->buf->data, 65535, &trusted);
+        n = ngx_tun_queue_read(&tun->queue, tun->buf->data, 65535, &info);
 
         if (n == NGX_AGAIN) {
             break;
@@ -370,7 +426,7 @@ ngx_tun_read_handler(ngx_event_t *rev)
 
         bytes += n;
 
-        if (ngx_tun_input(tun, tun->buf, n, trusted) == NGX_DONE) {
+        if (ngx_tun_input(tun, tun->buf, n, &info) == NGX_DONE) {
             tun->buf = NULL;
         }
 
@@ -417,6 +473,7 @@ ngx_tun_retire(ngx_tun_t *tun)
     if (rev->active) {
         ngx_del_event(rev, NGX_READ_EVENT, 0);
         ngx_tun_linger_handler(&tun->linger);
+        ngx_tun_udp_retire(tun);
     }
 }
 
@@ -441,10 +498,11 @@ ngx_tun_linger_handler(ngx_event_t *ev)
 static void
 ngx_tun_handoff_handler(ngx_event_t *rev)
 {
-    ssize_t            n;
-    ngx_uint_t         packets, trusted;
-    ngx_tun_t         *tun;
-    ngx_connection_t  *c;
+    ssize_t                n;
+    ngx_uint_t             packets;
+    ngx_tun_t             *tun;
+    ngx_connection_t      *c;
+    ngx_tun_queue_info_t   info;
 
     c = rev->data;
     tun = c->data;
@@ -459,7 +517,8 @@ ngx_tun_handoff_handler(ngx_event_t *rev)
 
         n = ngx_tun_handoff_recv(tun->handoff,
                                  tun->buf->data + NGX_TUN_QUEUE_HEAD, 65535,
-                                 &trusted);
+                                 &info.trusted);
+        info.datagram = 0;
 
         if (n == NGX_AGAIN) {
             break;
@@ -472,7 +531,7 @@ ngx_tun_handoff_handler(ngx_event_t *rev)
             return;
         }
 
-        if (ngx_tun_input(tun, tun->buf, n, trusted) == NGX_DONE) {
+        if (ngx_tun_input(tun, tun->buf, n, &info) == NGX_DONE) {
             tun->buf = NULL;
         }
     }
@@ -495,7 +554,7 @@ ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err)
 
 static ngx_int_t
 ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
-    ngx_uint_t trusted)
+    ngx_tun_queue_info_t *info)
 {
     u_char            *p;
     ngx_tun_packet_t   pkt;
@@ -509,70 +568,62 @@ ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
         return NGX_OK;
     }
 
-    if (!pkt.fragment) {
+    if (pkt.fragment) {
 
-        switch (pkt.protocol) {
-
-        case IPPROTO_TCP:
-            return ngx_tun_tcp_input(tun, &pkt, buf, trusted);
-
-        case IPPROTO_ICMP:
-        case IPPROTO_ICMPV6:
-            if (ngx_tun_tcp_input_too_big(tun, &pkt) == NGX_OK) {
-                return NGX_OK;
-            }
+        if (ngx_tun_input_fragment(tun, &pkt) != NGX_OK) {
+            return NGX_OK;
         }
+
+        /* it is in other memory now, and its pieces had no checksums */
+
+        buf = NULL;
+        info->trusted = 0;
+    }
+
+    return ngx_tun_input_packet(tun, &pkt, buf, info);
+}
+
+
+static ngx_int_t
+ngx_tun_input_fragment(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_tun_fragment_input(&tun->fragments, pkt, ngx_current_msec);
+
+    if (rc == NGX_AGAIN && !tun->expire.timer_set) {
+        ngx_add_timer(&tun->expire, NGX_TUN_EXPIRE);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_tun_input_packet(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_lwip_buf_t *buf, ngx_tun_queue_info_t *info)
+{
+    switch (pkt->protocol) {
+
+    case IPPROTO_TCP:
+        return ngx_tun_tcp_input(tun, pkt, buf, info->trusted);
+
+    case IPPROTO_UDP:
+        ngx_tun_udp_input(tun, pkt, info);
+        return NGX_OK;
+
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        if (ngx_tun_tcp_input_too_big(tun, pkt) != NGX_OK) {
+            ngx_tun_icmp_input(tun, pkt);
+        }
+
+        return NGX_OK;
     }
 
     (void) ngx_atomic_fetch_add(&tun->stat->unsupported, 1);
 
     return NGX_OK;
-}
-
-
-ngx_uint_t
-ngx_tun_own_address(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
-{
-    ngx_uint_t          i;
-    ngx_tun_address_t  *addr;
-
-    addr = tun->conf->device.addresses.elts;
-
-    for (i = 0; i < tun->conf->device.addresses.nelts; i++) {
-
-        if (addr[i].addr_len != key->addr_len) {
-            continue;
-        }
-
-        if (ngx_memcmp(addr[i].addr, key->dst, key->addr_len) == 0
-            || ngx_tun_broadcast_address(&addr[i], key->dst))
-        {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-static ngx_uint_t
-ngx_tun_broadcast_address(ngx_tun_address_t *addr, u_char *dst)
-{
-    uint32_t  a, d, host;
-
-    /* RFC 3021: two addresses are no network with one for all */
-
-    if (addr->addr_len != 4 || addr->prefix > 30) {
-        return 0;
-    }
-
-    ngx_memcpy(&a, addr->addr, 4);
-    ngx_memcpy(&d, dst, 4);
-
-    host = 0xffffffff >> addr->prefix;
-
-    return ((ntohl(a) ^ ntohl(d)) & ~host) == 0
-           && (ntohl(d) & host) == host;
 }
 
 
@@ -600,6 +651,8 @@ ngx_tun_flush_handler(ngx_event_t *ev)
     while (!ngx_queue_empty(&tun->dirty)) {
         ngx_tun_tcp_flush(ngx_queue_head(&tun->dirty));
     }
+
+    ngx_tun_udp_flush(tun);
 
     ngx_tun_count(tun);
 
@@ -630,9 +683,31 @@ ngx_tun_tick_handler(ngx_event_t *ev)
 
 
 static void
+ngx_tun_expire_handler(ngx_event_t *ev)
+{
+    ngx_tun_t         *tun;
+    ngx_msec_t         next;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    tun = c->data;
+
+    next = ngx_tun_fragment_expire(&tun->fragments, ngx_current_msec);
+
+    ngx_tun_count_fragments(tun);
+
+    if (next != 0) {
+        ngx_add_timer(ev, next);
+    }
+}
+
+
+static void
 ngx_tun_count(ngx_tun_t *tun)
 {
     ngx_tun_queue_t  *queue;
+
+    ngx_tun_count_fragments(tun);
 
     queue = &tun->queue;
 
@@ -651,115 +726,32 @@ ngx_tun_count(ngx_tun_t *tun)
 }
 
 
-ngx_tun_listen_t *
-ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key, int type)
+/* what was counted without atomics since the last time */
+
+static void
+ngx_tun_count_fragments(ngx_tun_t *tun)
 {
-    ngx_uint_t         i;
-    ngx_tun_listen_t  *listen;
+    ngx_uint_t             i, *n[NGX_TUN_FRAGMENT_DROP_N];
+    ngx_tun_stat_t        *stat;
+    ngx_tun_fragments_t   *frags;
 
-    listen = tun->conf->listens.elts;
+    stat = tun->stat;
+    frags = &tun->fragments;
 
-    for (i = 0; i < tun->conf->listens.nelts; i++) {
-
-        if (listen[i].type != type
-            || key->dst_port < listen[i].first
-            || key->dst_port > listen[i].last)
-        {
-            continue;
-        }
-
-        if (listen[i].addr_len == 0
-            || (listen[i].addr_len == key->addr_len
-                && ngx_tun_match_prefix(key->dst, listen[i].addr,
-                                        listen[i].prefix)))
-        {
-            return &listen[i];
-        }
+    if (frags->reassembled != 0) {
+        (void) ngx_atomic_fetch_add(&stat->reassembled, frags->reassembled);
+        frags->reassembled = 0;
     }
 
-    return NULL;
-}
+    n[NGX_TUN_FRAGMENT_DROP_LIMIT] = &frags->dropped;
+    n[NGX_TUN_FRAGMENT_DROP_TIMEOUT] = &frags->timed_out;
+    n[NGX_TUN_FRAGMENT_DROP_OVERLAP] = &frags->overlapping;
+    n[NGX_TUN_FRAGMENT_DROP_INVALID] = &frags->invalid;
 
-
-static ngx_uint_t
-ngx_tun_match_prefix(u_char *addr, u_char *prefix, ngx_uint_t bits)
-{
-    u_char  mask;
-
-    if (ngx_memcmp(addr, prefix, bits / 8) != 0) {
-        return 0;
-    }
-
-    mask = (u_char) (0xff00 >> (bits % 8));
-
-    return mask == 0 || ((addr[bits / 8] ^ prefix[bits / 8]) & mask) == 0;
-}
-
-
-ngx_int_t
-ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
-    ngx_tun_listen_t **other)
-{
-    ngx_uint_t         i, k;
-    ngx_tun_listen_t  *listen;
-
-    listen = listens->elts;
-
-    ngx_sort(listen, listens->nelts, sizeof(ngx_tun_listen_t),
-             ngx_tun_cmp_listens);
-
-    for (i = 0; i < listens->nelts; i++) {
-        for (k = i + 1; k < listens->nelts; k++) {
-
-            if (ngx_tun_cmp_listens(&listen[i], &listen[k]) != 0) {
-                break;
-            }
-
-            if (ngx_tun_listens_conflict(&listen[i], &listen[k])) {
-                *one = &listen[i];
-                *other = &listen[k];
-                return NGX_DECLINED;
-            }
+    for (i = 0; i < NGX_TUN_FRAGMENT_DROP_N; i++) {
+        if (*n[i] != 0) {
+            (void) ngx_atomic_fetch_add(&stat->fragments[i], *n[i]);
+            *n[i] = 0;
         }
     }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t ngx_libc_cdecl
-ngx_tun_cmp_listens(const void *one, const void *two)
-{
-    ngx_int_t                diff;
-    const ngx_tun_listen_t  *first, *second;
-
-    first = one;
-    second = two;
-
-    diff = (ngx_int_t) second->prefix - (ngx_int_t) first->prefix;
-
-    if (diff == 0) {
-        diff = (first->last - first->first) - (second->last - second->first);
-    }
-
-    return (diff > 0) - (diff < 0);
-}
-
-
-static ngx_uint_t
-ngx_tun_listens_conflict(ngx_tun_listen_t *one, ngx_tun_listen_t *other)
-{
-    if (one->type != other->type
-        || one->first > other->last
-        || other->first > one->last)
-    {
-        return 0;
-    }
-
-    if (one->addr_len != other->addr_len) {
-        return one->prefix == 0 && other->prefix == 0
-               && (one->addr_len == 0 || other->addr_len == 0);
-    }
-
-    return ngx_tun_match_prefix(one->addr, other->addr, one->prefix);
 }

@@ -29,7 +29,12 @@
  */
 
 
-#define NGX_TUN_STACK_LWIP  0
+#define NGX_TUN_STACK_LWIP    0
+
+/* what becomes of a ping */
+#define NGX_TUN_ICMP_REPLY    0
+#define NGX_TUN_ICMP_FORWARD  1
+#define NGX_TUN_ICMP_DROP     2          /* and no errors are sent */
 
 
 typedef struct ngx_tun_s    ngx_tun_t;
@@ -41,12 +46,23 @@ typedef struct {
     ngx_uint_t              prefix;      /* bits */
     in_port_t               first;       /* host order, 0 to 65535: any port */
     in_port_t               last;
-    int                     type;        /* SOCK_STREAM */
+    int                     type;        /* SOCK_STREAM or SOCK_DGRAM */
     ngx_uint_t              early;       /* answer a SYN at once */
 
     ngx_listening_t        *ls[2];       /* for IPv4 and IPv6 connections */
     void                   *data;        /* the caller's */
 } ngx_tun_listen_t;
+
+
+/* why fragments were dropped */
+
+typedef enum {
+    NGX_TUN_FRAGMENT_DROP_LIMIT = 0,
+    NGX_TUN_FRAGMENT_DROP_TIMEOUT,
+    NGX_TUN_FRAGMENT_DROP_OVERLAP,
+    NGX_TUN_FRAGMENT_DROP_INVALID,
+    NGX_TUN_FRAGMENT_DROP_N
+} ngx_tun_fragment_drop_e;
 
 
 /* what a device does, all workers together; in shared memory */
@@ -59,7 +75,7 @@ typedef struct {
     ngx_atomic_t            write_errors;
 
     ngx_atomic_t            invalid;       /* not a valid IP packet */
-    ngx_atomic_t            checksum;      /* wrong TCP checksum */
+    ngx_atomic_t            checksum;      /* wrong, of TCP or ICMP */
     ngx_atomic_t            unsupported;   /* fragments, other protocols */
     ngx_atomic_t            unknown;       /* segments without a flow */
     ngx_atomic_t            unacceptable;  /* of a flow, but not now */
@@ -68,17 +84,49 @@ typedef struct {
     ngx_atomic_t            active;        /* in the table now */
     ngx_atomic_t            refused;       /* no listen took them */
     ngx_atomic_t            early;         /* answered before a session */
+
+    ngx_atomic_t            udp_flows;     /* accepted */
+    ngx_atomic_t            udp_active;
+    ngx_atomic_t            udp_evicted;   /* gave way to others */
+    ngx_atomic_t            udp_oversized; /* larger than who reads it takes */
+    ngx_atomic_t            udp_dropped;   /* nobody read them in time */
+    ngx_atomic_t            datagrams_in;
+    ngx_atomic_t            datagrams_out;
+
+    ngx_atomic_t            reassembled;   /* datagrams, of fragments */
+    ngx_atomic_t            fragments[NGX_TUN_FRAGMENT_DROP_N];
+
+    ngx_atomic_t            icmp_echo;     /* pings answered */
+    ngx_atomic_t            icmp_forwarded; /* and passed on */
+    ngx_atomic_t            icmp_errors;   /* sent */
+    ngx_atomic_t            limited_icmp;  /* not answered, or not sent */
+
     ngx_atomic_t            limits[NGX_TUN_LIMIT_N];
 } ngx_tun_stat_t;
+
+
+/* what waits of fragments, of each source */
+
+typedef struct {
+    ngx_uint_t              datagrams;
+    size_t                  memory;
+    ngx_msec_t              timeout;
+} ngx_tun_fragments_conf_t;
 
 
 typedef struct {
     ngx_tun_device_conf_t   device;
     ngx_uint_t              stack;         /* NGX_TUN_STACK_* */
+    ngx_uint_t              icmp;          /* NGX_TUN_ICMP_* */
     ngx_int_t               max_flows;     /* 0: no limit */
     ngx_int_t               max_pending;
     ngx_int_t               max_half_open;
     size_t                  max_memory;
+
+    ngx_int_t               max_udp_flows; /* 0: what descriptors allow */
+    ngx_int_t               max_udp_source_flows;  /* 0: half of them */
+    ngx_msec_t              udp_timeout;
+    ngx_tun_fragments_conf_t  fragments;
 
     ngx_array_t             listens;       /* ngx_tun_listen_t, sorted */
 } ngx_tun_conf_t;
@@ -136,6 +184,22 @@ void ngx_tun_reset_after(ngx_connection_t *c);
 
 /* The other way round: from now on a close is an orderly end. */
 void ngx_tun_finish_after(ngx_connection_t *c);
+
+/*
+ * Of a connection of datagrams, before its end: the client is told by ICMP
+ * that there is nothing, or that it may not.
+ */
+void ngx_tun_refuse(ngx_connection_t *c, ngx_tun_icmp_error_e reason);
+
+/* Counts an answer that was dropped, for nobody had a buffer as large. */
+void ngx_tun_oversized(ngx_connection_t *c);
+
+/*
+ * Of a connection of datagrams whose socket to an upstream is about to be
+ * closed: where answers are to come yet, the port stays taken for some time,
+ * so that they do not reach who gets it next.
+ */
+void ngx_tun_hold(ngx_connection_t *c, ngx_socket_t fd);
 
 /*
  * The bytes of the connection, for a layer such as TLS that puts functions of

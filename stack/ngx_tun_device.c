@@ -22,6 +22,12 @@
 #define NGX_TUN_DEVICE_NETNS   "/run/netns/"
 #define NGX_TUN_DEVICE_MTU6    1280          /* RFC 8200, 5 */
 
+/* since Linux 6.2 */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4             0x20
+#define TUN_F_USO6             0x40
+#endif
+
 /* packets that wait for us: of up to 64 KB, or of an MTU */
 #define ngx_tun_device_txqlen(dev)  ((dev)->offload ? 1000 : 4000)
 
@@ -293,6 +299,7 @@ ngx_tun_device_dup(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     dev->txqlen_found = old->txqlen_found;
     dev->vnet_len = old->vnet_len;
     dev->offload = old->offload;
+    dev->uso = old->uso;
 
     return NGX_OK;
 
@@ -646,8 +653,18 @@ ngx_tun_device_set_offload(ngx_tun_device_t *dev)
     flags = TUN_F_CSUM|TUN_F_TSO4|TUN_F_TSO6;
 
     dev->offload = 0;
+    dev->uso = 0;
 
     if (dev->conf->offload && dev->vnet_len != 0) {
+
+        if (ioctl(dev->fds[0], TUNSETOFFLOAD, flags|TUN_F_TSO_ECN|TUN_F_USO4
+                                              |TUN_F_USO6)
+            == 0)
+        {
+            dev->offload = 1;
+            dev->uso = 1;
+            return;
+        }
 
         if (ioctl(dev->fds[0], TUNSETOFFLOAD, flags|TUN_F_TSO_ECN) == 0
             || ioctl(dev->fds[0], TUNSETOFFLOAD, flags) == 0)

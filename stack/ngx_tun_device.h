@@ -49,6 +49,7 @@ typedef struct {
     ngx_uint_t                     mtu_raised; /* from it, before the commit */
 
     unsigned                       offload:1; /* the kernel took TSO4 and 6 */
+    unsigned                       uso:1;     /* and USO4 and 6 */
     unsigned                       existed:1; /* persistent, made by others */
     unsigned                       was_up:1;
     unsigned                       reused:1;  /* the queues are old's */

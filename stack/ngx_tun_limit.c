@@ -30,6 +30,7 @@ static char  *ngx_tun_limit_reasons[] = {
     "max_flows reached",
     "max_pending reached",
     "max_half_open reached",
+    "max_udp_flows reached",
     "max_memory reached",
     "worker_connections are not enough",
     "worker_rlimit_nofile is not enough"
@@ -58,6 +59,8 @@ ngx_tun_limits_init(ngx_tun_limits_t *limits, uint64_t secret, ngx_log_t *log)
     for (i = 0; i <= limits->max_half_open; i++) {
         ngx_queue_init(&limits->levels[i]);
     }
+
+    ngx_queue_init(&limits->udp);
 
     return NGX_OK;
 }
@@ -161,6 +164,71 @@ ngx_tun_limit_oldest(ngx_tun_limits_t *limits)
 }
 
 
+ngx_int_t
+ngx_tun_limit_udp(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim,
+    ngx_tun_flow_key_t *key, ngx_tun_claim_t **oldest, ngx_log_t *log)
+{
+    ngx_tun_source_t  *source;
+
+    source = ngx_tun_limit_source(limits, key, log);
+
+    if (source == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (source->udp_flows >= limits->max_udp_source_flows) {
+        *oldest = ngx_queue_data(ngx_queue_head(&source->udp),
+                                 ngx_tun_claim_t, queue);
+        return NGX_BUSY;
+    }
+
+    if (limits->udp_flows >= limits->max_udp_flows) {
+        ngx_tun_limit_put(limits, source);
+
+        *oldest = ngx_queue_data(ngx_queue_head(&limits->udp),
+                                 ngx_tun_claim_t, all);
+        return NGX_BUSY;
+    }
+
+    claim->source = source;
+    claim->udp = 1;
+
+    ngx_queue_insert_tail(&source->udp, &claim->queue);
+    ngx_queue_insert_tail(&limits->udp, &claim->all);
+
+    limits->udp_flows++;
+    source->udp_flows++;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_tun_limit_move(ngx_tun_claim_t *to, ngx_tun_claim_t *from)
+{
+    *to = *from;
+
+    ngx_queue_insert_head(&from->queue, &to->queue);
+    ngx_queue_remove(&from->queue);
+
+    ngx_queue_insert_head(&from->all, &to->all);
+    ngx_queue_remove(&from->all);
+
+    ngx_memzero(from, sizeof(ngx_tun_claim_t));
+}
+
+
+void
+ngx_tun_limit_udp_used(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim)
+{
+    ngx_queue_remove(&claim->queue);
+    ngx_queue_remove(&claim->all);
+
+    ngx_queue_insert_tail(&claim->source->udp, &claim->queue);
+    ngx_queue_insert_tail(&limits->udp, &claim->all);
+}
+
+
 void
 ngx_tun_limit_release(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim)
 {
@@ -178,17 +246,23 @@ ngx_tun_limit_release(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim)
         limits->half_open--;
         ngx_tun_limit_level(limits, source, source->half_open - 1);
 
+    } else if (claim->udp) {
+        ngx_queue_remove(&claim->queue);
+        ngx_queue_remove(&claim->all);
+
+        limits->udp_flows--;
+        source->udp_flows--;
+
     } else {
         return;
     }
 
     claim->pending = 0;
     claim->half_open = 0;
+    claim->udp = 0;
     claim->source = NULL;
 
-    if (source->pending == 0 && source->half_open == 0) {
-        ngx_tun_limit_put(limits, source);
-    }
+    ngx_tun_limit_put(limits, source);
 }
 
 
@@ -240,6 +314,7 @@ ngx_tun_limit_source(ngx_tun_limits_t *limits, ngx_tun_flow_key_t *key,
     *bucket = source;
 
     ngx_queue_init(&source->flows);
+    ngx_queue_init(&source->udp);
 
     return source;
 }
@@ -260,6 +335,13 @@ static void
 ngx_tun_limit_put(ngx_tun_limits_t *limits, ngx_tun_source_t *source)
 {
     ngx_tun_source_t  **p;
+
+    if (source->pending != 0
+        || source->half_open != 0
+        || source->udp_flows != 0)
+    {
+        return;
+    }
 
     p = ngx_tun_limit_bucket(limits, source->addr);
 

@@ -18,7 +18,7 @@
  * What a device gives to clients that have not shown yet that they are there.
  * A flow is pending while it has a session but no ACK of the client, and half
  * open while it has neither.  Both are counted by source: an IPv4 address, or
- * an IPv6 /64.
+ * an IPv6 /64.  So are UDP flows, whose clients never show it.
  */
 
 
@@ -28,6 +28,7 @@ typedef enum {
     NGX_TUN_LIMIT_FLOWS = 0,
     NGX_TUN_LIMIT_PENDING,
     NGX_TUN_LIMIT_HALF_OPEN,
+    NGX_TUN_LIMIT_UDP_FLOWS,
     NGX_TUN_LIMIT_MEMORY,
     NGX_TUN_LIMIT_CONNECTIONS,
     NGX_TUN_LIMIT_DESCRIPTORS,
@@ -43,7 +44,9 @@ struct ngx_tun_source_s {
     uint64_t                addr;
     ngx_uint_t              pending;
     ngx_uint_t              half_open;
+    ngx_uint_t              udp_flows;
     ngx_queue_t             flows;       /* half open ones, the oldest first */
+    ngx_queue_t             udp;         /* least recently used first */
     ngx_queue_t             queue;       /* of sources with as many */
 };
 
@@ -53,6 +56,10 @@ typedef struct {
     ngx_uint_t              max_half_open;
     ngx_uint_t              pending;
     ngx_uint_t              half_open;
+    ngx_uint_t              max_udp_flows;
+    ngx_uint_t              max_udp_source_flows;
+    ngx_uint_t              udp_flows;
+    ngx_queue_t             udp;         /* least recently used first */
 
     ngx_tun_source_t      **buckets;
     ngx_queue_t            *levels;      /* of sources, by half open flows */
@@ -68,13 +75,16 @@ typedef struct {
 
 typedef struct {
     ngx_tun_source_t       *source;
-    ngx_queue_t             queue;
+    ngx_queue_t             queue;       /* of those of the source */
+    ngx_queue_t             all;         /* of all, UDP only */
     unsigned                pending:1;
     unsigned                half_open:1;
+    unsigned                udp:1;
+    unsigned                held:1;      /* of a socket, not of a flow */
 } ngx_tun_claim_t;
 
 
-/* NGX_OK, or NGX_ERROR without memory; the two max_ are set. */
+/* NGX_OK, or NGX_ERROR without memory; the max_ are set. */
 ngx_int_t ngx_tun_limits_init(ngx_tun_limits_t *limits, uint64_t secret,
     ngx_log_t *log);
 void ngx_tun_limits_done(ngx_tun_limits_t *limits);
@@ -92,6 +102,19 @@ ngx_int_t ngx_tun_limit_half_open(ngx_tun_limits_t *limits,
 
 /* The oldest half open flow of the source that has most of them. */
 ngx_tun_claim_t *ngx_tun_limit_oldest(ngx_tun_limits_t *limits);
+
+/*
+ * NGX_OK, NGX_ERROR without memory, or NGX_BUSY: first *oldest, the least
+ * recently used flow of all or of the source, has to give way.
+ */
+ngx_int_t ngx_tun_limit_udp(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim,
+    ngx_tun_flow_key_t *key, ngx_tun_claim_t **oldest, ngx_log_t *log);
+
+/* The claim of a UDP flow becomes another's. */
+void ngx_tun_limit_move(ngx_tun_claim_t *to, ngx_tun_claim_t *from);
+
+/* A UDP flow was used. */
+void ngx_tun_limit_udp_used(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim);
 
 /* The flow is established, or gone. */
 void ngx_tun_limit_release(ngx_tun_limits_t *limits, ngx_tun_claim_t *claim);

@@ -8,10 +8,9 @@
 #include <ngx_core.h>
 
 #include <ngx_tun_packet.h>
+#include <ngx_tun_packet_bytes.h>
 
 
-#define NGX_TUN_PACKET_IPV4_MIN      20
-#define NGX_TUN_PACKET_IPV6_LEN      40
 #define NGX_TUN_PACKET_TCP_LEN       20
 
 #define NGX_TUN_PACKET_IPV6_CHAIN    8
@@ -27,8 +26,6 @@
 
 #define NGX_TUN_PACKET_TCP_OPT_MSS   2
 
-#define NGX_TUN_PACKET_TTL           64
-
 #define NGX_TUN_PACKET_ICMP_LEN      8
 #define NGX_TUN_PACKET_ICMP_UNREACH  3
 #define NGX_TUN_PACKET_ICMP_TOO_BIG  4       /* the code of it */
@@ -37,7 +34,6 @@
 /* less is no path that exists, but somebody's wish: RFC 1191, 7 */
 #define NGX_TUN_PACKET_MTU_MIN       552
 #define NGX_TUN_PACKET_MTU6_MIN      1280
-
 
 
 static ngx_tun_packet_e ngx_tun_packet_parse_ipv4(ngx_tun_packet_t *pkt,

@@ -28,29 +28,20 @@
 #define NGX_TUN_PACKET_TCP_ECE     0x40
 #define NGX_TUN_PACKET_TCP_CWR     0x80
 
+#define NGX_TUN_PACKET_IPV4_MIN    20
+#define NGX_TUN_PACKET_IPV6_LEN    40
+#define NGX_TUN_PACKET_UDP_LEN     8
+
+#define NGX_TUN_PACKET_TTL         64
+
 /* IPv6 and TCP headers with all TCP options: what a reply may need */
 #define NGX_TUN_PACKET_HEADER_MAX  (40 + 60)
 
 /* TCP without options over IPv6: the size of what build_tcp() makes */
 #define NGX_TUN_PACKET_TCP_MIN     (40 + 20)
 
-
-#define ngx_tun_packet_get16(p)                                               \
-    ((uint16_t) ((p)[0] << 8 | (p)[1]))
-
-#define ngx_tun_packet_get32(p)                                               \
-    ((uint32_t) (p)[0] << 24 | (uint32_t) (p)[1] << 16                        \
-     | (uint32_t) (p)[2] << 8 | (p)[3])
-
-#define ngx_tun_packet_put16(p, v)                                            \
-    (p)[0] = (u_char) ((v) >> 8);                                             \
-    (p)[1] = (u_char) (v)
-
-#define ngx_tun_packet_put32(p, v)                                            \
-    (p)[0] = (u_char) ((v) >> 24);                                            \
-    (p)[1] = (u_char) ((v) >> 16);                                            \
-    (p)[2] = (u_char) ((v) >> 8);                                             \
-    (p)[3] = (u_char) (v)
+/* the size of what build_udp() makes */
+#define NGX_TUN_PACKET_UDP_MAX     (40 + 8)
 
 
 typedef enum {
@@ -96,6 +87,14 @@ typedef struct {
 } ngx_tun_packet_tcp_t;
 
 
+typedef struct {
+    uint16_t                       src_port;  /* host order */
+    uint16_t                       dst_port;
+    u_char                        *data;
+    u_char                        *end;       /* of the data */
+} ngx_tun_packet_udp_t;
+
+
 /* "fragmentation needed" or "packet too big", about a TCP packet */
 
 typedef struct {
@@ -125,6 +124,42 @@ typedef struct {
     size_t                         iov_offset;
     unsigned                       cut:1;     /* the first packet is out */
 } ngx_tun_packet_segment_t;
+
+
+/* a message of ICMP (RFC 792) or ICMPv6 (RFC 4443), as far as it concerns us */
+
+typedef enum {
+    NGX_TUN_PACKET_ICMP_OTHER = 0,
+    NGX_TUN_PACKET_ICMP_REQUEST,   /* echo request */
+    NGX_TUN_PACKET_ICMP_REPLY,     /* echo reply */
+    NGX_TUN_PACKET_ICMP_ERROR      /* about a packet, which is quoted */
+} ngx_tun_packet_icmp_e;
+
+
+typedef struct {
+    ngx_tun_packet_icmp_e          kind;
+    uint16_t                       id;        /* of an echo, host order */
+    uint16_t                       seq;
+} ngx_tun_packet_icmp_t;
+
+
+/* the errors that we send */
+
+typedef enum {
+    NGX_TUN_ICMP_PORT_UNREACHABLE = 0,
+    NGX_TUN_ICMP_HOST_UNREACHABLE,
+    NGX_TUN_ICMP_PROHIBITED,       /* by policy */
+    NGX_TUN_ICMP_TIME_EXCEEDED,    /* TTL or hop limit */
+    NGX_TUN_ICMP_TOO_BIG           /* fragmentation needed */
+} ngx_tun_icmp_error_e;
+
+
+/* the longest of them: RFC 1812 4.3.2.3, RFC 4443 2.4c */
+#define NGX_TUN_PACKET_ICMP_ERROR_MAX   576
+#define NGX_TUN_PACKET_ICMP6_ERROR_MAX  1280
+
+/* what ngx_tun_packet_quote_udp() makes */
+#define NGX_TUN_PACKET_QUOTE_MAX        (40 + 8)
 
 
 /*
@@ -184,6 +219,20 @@ ngx_tun_packet_e ngx_tun_packet_parse_tcp(ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *tcp);
 
 /*
+ * Parses the UDP header of a whole datagram, RFC 768; checksum not looked at.
+ * What the IP packet has after the UDP length is ignored.
+ */
+ngx_tun_packet_e ngx_tun_packet_parse_udp(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_udp_t *udp);
+
+/*
+ * Verifies the UDP checksum.  Zero is none with IPv4 (RFC 768), and an error
+ * with IPv6 (RFC 8200, 8.1).
+ */
+ngx_tun_packet_e ngx_tun_packet_check_udp(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_udp_t *udp);
+
+/*
  * Parses an ICMP (RFC 1191) or ICMPv6 (RFC 8201) message, its checksum too,
  * that a TCP packet was too big.  NGX_TUN_PACKET_OK, or any error: it is not
  * such a message, or not a valid one.
@@ -223,6 +272,22 @@ size_t ngx_tun_packet_build_tcp(u_char *buf, u_char *src, u_char *dst,
     size_t addr_len, ngx_tun_packet_tcp_t *tcp);
 
 /*
+ * Builds the IP and UDP headers of a datagram with len bytes of data in buf
+ * (of at least NGX_TUN_PACKET_UDP_MAX bytes) and returns their length.  id is
+ * of IPv4, whose routers may cut it.  The UDP checksum field is left as
+ * ngx_tun_packet_finish_tcp() leaves that of TCP.
+ */
+size_t ngx_tun_packet_build_udp(u_char *buf, u_char *src, u_char *dst,
+    size_t addr_len, ngx_tun_packet_udp_t *udp, size_t len, uint16_t id);
+
+/*
+ * Completes the UDP checksum of these headers, of header_len bytes, for the
+ * data in iov.
+ */
+void ngx_tun_packet_sum_udp(u_char *header, size_t header_len,
+    struct iovec *iov, ngx_uint_t n);
+
+/*
  * Builds the reset that answers a segment without a connection, RFC 9293
  * 3.10.7.1.  Returns its length, or 0 where none may be sent (to a reset).
  */
@@ -244,6 +309,50 @@ size_t ngx_tun_packet_segment(ngx_tun_packet_segment_t *seg, u_char *buf);
  * payload already.  What is not larger than the mtu is not fragmented.
  */
 size_t ngx_tun_packet_fragment(ngx_tun_packet_fragment_t *f, u_char *buf);
+
+/*
+ * ngx_tun_packet_icmp.c
+ */
+
+/*
+ * Parses the ICMP or ICMPv6 header of a whole datagram of the one or the other
+ * family.  The checksum is not looked at.
+ */
+ngx_tun_packet_e ngx_tun_packet_parse_icmp(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_icmp_t *icmp);
+
+/* verifies its checksum: NGX_TUN_PACKET_OK or NGX_TUN_PACKET_CHECKSUM */
+ngx_tun_packet_e ngx_tun_packet_check_icmp(ngx_tun_packet_t *pkt);
+
+/*
+ * Turns an echo request, whose checksum is right, into its reply in place.
+ * IP options and extension headers are not repeated: pkt->start moves.
+ */
+void ngx_tun_packet_echo_reply(ngx_tun_packet_t *pkt);
+
+/*
+ * May an error be sent about this packet (RFC 1122 3.2.2, RFC 4443 2.4e)?  Not
+ * about an error, a fragment, or what did not go from one host to another; the
+ * broadcast addresses of networks are not known here.
+ */
+ngx_uint_t ngx_tun_packet_may_error(ngx_tun_packet_t *pkt);
+
+/*
+ * Builds an error about the packet, from src to who sent it, in buf of at
+ * least NGX_TUN_PACKET_ICMP_ERROR_MAX or _ICMP6_ERROR_MAX bytes, and returns
+ * its length.  mtu is that of NGX_TUN_ICMP_TOO_BIG.
+ */
+size_t ngx_tun_packet_build_icmp_error(u_char *buf, ngx_tun_icmp_error_e error,
+    u_char *src, ngx_tun_packet_t *pkt, size_t mtu);
+
+/*
+ * What is to be quoted of a UDP datagram that is gone: its IP header and its
+ * UDP header, in buf of at least NGX_TUN_PACKET_QUOTE_MAX bytes.  len is that
+ * of the payload.  pkt refers to buf then.
+ */
+void ngx_tun_packet_quote_udp(ngx_tun_packet_t *pkt, u_char *buf, u_char *src,
+    u_char *dst, size_t addr_len, uint16_t src_port, uint16_t dst_port,
+    size_t len);
 
 
 #endif /* _NGX_TUN_PACKET_H_INCLUDED_ */

@@ -8,10 +8,9 @@
 #include <ngx_core.h>
 
 #include <ngx_tun_packet.h>
+#include <ngx_tun_packet_bytes.h>
 
 
-#define NGX_TUN_PACKET_IPV4_LEN  20
-#define NGX_TUN_PACKET_IPV6_LEN  40
 #define NGX_TUN_PACKET_FRAG_LEN  8
 #define NGX_TUN_PACKET_MAX       65535
 
@@ -37,7 +36,7 @@ ngx_tun_packet_fragment(ngx_tun_packet_fragment_t *f, u_char *buf)
     ngx_uint_t   v6;
 
     v6 = ((f->header[0] >> 4) == 6);
-    ip_len = v6 ? NGX_TUN_PACKET_IPV6_LEN : NGX_TUN_PACKET_IPV4_LEN;
+    ip_len = v6 ? NGX_TUN_PACKET_IPV6_LEN : NGX_TUN_PACKET_IPV4_MIN;
 
     left = ngx_tun_packet_fragment_left(f, ip_len);
 
@@ -138,7 +137,7 @@ ngx_tun_packet_fragment_ipv4(ngx_tun_packet_fragment_t *f, u_char *p,
     ngx_tun_packet_put16(p + 6, offset);
     ngx_tun_packet_put16(p + 10, 0);
 
-    sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, NGX_TUN_PACKET_IPV4_LEN,
+    sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, NGX_TUN_PACKET_IPV4_MIN,
                                                   0));
     ngx_memcpy(p + 10, &sum, 2);
 }

@@ -13,18 +13,28 @@
 #include <linux/virtio_net.h>
 
 
-#define NGX_TUN_QUEUE_CSUM_OFFSET  16    /* of the field in a TCP header */
+/* of the field in a header */
+#define NGX_TUN_QUEUE_TCP_CSUM  16
+#define NGX_TUN_QUEUE_UDP_CSUM  6
+
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4  5
+#endif
 
 
 static ngx_int_t ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue,
     struct iovec *iov, ngx_uint_t n, size_t header_len, size_t mss);
+static ngx_int_t ngx_tun_queue_cut_udp(ngx_tun_queue_t *queue,
+    struct iovec *iov, ngx_uint_t n, size_t header_len);
+static ngx_int_t ngx_tun_queue_write_parts(ngx_tun_queue_t *queue,
+    struct iovec *iov, ngx_uint_t n, size_t len);
 static ngx_int_t ngx_tun_queue_writev(ngx_tun_queue_t *queue,
     struct virtio_net_hdr *vnet, struct iovec *iov, ngx_uint_t n, size_t len);
 
 
 ssize_t
 ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
-    ngx_uint_t *trusted)
+    ngx_tun_queue_info_t *info)
 {
     u_char                 *p;
     ssize_t                 n;
@@ -40,7 +50,8 @@ ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
         return (ngx_errno == NGX_EAGAIN) ? NGX_AGAIN : NGX_ERROR;
     }
 
-    *trusted = 0;
+    info->trusted = 0;
+    info->datagram = 0;
 
     if (queue->vnet_len == 0) {
         return n;
@@ -54,7 +65,11 @@ ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
 
     if (vnet.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM|VIRTIO_NET_HDR_F_DATA_VALID))
     {
-        *trusted = 1;
+        info->trusted = 1;
+    }
+
+    if (vnet.gso_type == VIRTIO_NET_HDR_GSO_UDP_L4) {
+        info->datagram = vnet.gso_size;
     }
 
     return n - queue->vnet_len;
@@ -82,7 +97,7 @@ ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
 
     vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
     vnet.csum_start = (uint16_t) ip_len;
-    vnet.csum_offset = NGX_TUN_QUEUE_CSUM_OFFSET;
+    vnet.csum_offset = NGX_TUN_QUEUE_TCP_CSUM;
 
     if (len - header_len > mss) {
         vnet.gso_type = (ip_len == 20) ? VIRTIO_NET_HDR_GSO_TCPV4
@@ -127,17 +142,96 @@ ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
 
 
 ngx_int_t
-ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len)
+ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
+    ngx_uint_t n, size_t header_len, size_t len, size_t datagram)
 {
-    struct iovec            iov[2];
-    struct virtio_net_hdr   vnet;
+    size_t                 ip_len;
+    struct virtio_net_hdr  vnet;
+
+    ip_len = header_len - NGX_TUN_PACKET_UDP_LEN;
+
+    if (!queue->offload) {
+        ngx_tun_packet_sum_udp(iov[1].iov_base, header_len, &iov[2], n - 2);
+
+        return (header_len + len > queue->mtu)
+               ? ngx_tun_queue_cut_udp(queue, iov, n, header_len)
+               : ngx_tun_queue_write_parts(queue, iov, n, header_len + len);
+    }
 
     ngx_memzero(&vnet, sizeof(struct virtio_net_hdr));
+
+    vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    vnet.csum_start = (uint16_t) ip_len;
+    vnet.csum_offset = NGX_TUN_QUEUE_UDP_CSUM;
+    vnet.hdr_len = (uint16_t) header_len;
+
+    if (datagram != 0) {
+        vnet.gso_type = VIRTIO_NET_HDR_GSO_UDP_L4;
+        vnet.gso_size = (uint16_t) datagram;
+
+    } else if (header_len + len > queue->mtu) {
+
+        /* RFC 791, 3.2: in units of 8; with IPv6 there is one more header */
+
+        vnet.gso_type = VIRTIO_NET_HDR_GSO_UDP;
+        vnet.gso_size = (uint16_t) ((queue->mtu - ip_len
+                                     - ((ip_len == 20) ? 0 : 8)) & ~7);
+    }
+
+    return ngx_tun_queue_writev(queue, &vnet, iov, n, header_len + len);
+}
+
+
+static ngx_int_t
+ngx_tun_queue_cut_udp(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
+    size_t header_len)
+{
+    size_t                     len;
+    ngx_tun_packet_fragment_t  frag;
+
+    ngx_memzero(&frag, sizeof(ngx_tun_packet_fragment_t));
+
+    frag.header = iov[1].iov_base;
+    frag.header_len = header_len;
+    frag.iov = &iov[2];
+    frag.niov = n - 2;
+    frag.mtu = queue->mtu;
+    frag.id = queue->id++;
+
+    for ( ;; ) {
+        len = ngx_tun_packet_fragment(&frag, queue->packet);
+        if (len == 0) {
+            return NGX_OK;
+        }
+
+        if (ngx_tun_queue_write(queue, queue->packet, len) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+}
+
+
+static ngx_int_t
+ngx_tun_queue_write_parts(ngx_tun_queue_t *queue, struct iovec *iov,
+    ngx_uint_t n, size_t len)
+{
+    struct virtio_net_hdr  vnet;
+
+    ngx_memzero(&vnet, sizeof(struct virtio_net_hdr));
+
+    return ngx_tun_queue_writev(queue, &vnet, iov, n, len);
+}
+
+
+ngx_int_t
+ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len)
+{
+    struct iovec  iov[2];
 
     iov[1].iov_base = p;
     iov[1].iov_len = len;
 
-    return ngx_tun_queue_writev(queue, &vnet, iov, 2, len);
+    return ngx_tun_queue_write_parts(queue, iov, 2, len);
 }
 
 

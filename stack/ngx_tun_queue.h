@@ -23,8 +23,10 @@ typedef struct {
     size_t                  vnet_len;    /* 0 or that of virtio_net_hdr */
     size_t                  mtu;
     unsigned                offload:1;   /* the kernel cuts and sums */
+    unsigned                uso:1;       /* and takes datagrams together */
 
     u_char                 *packet;      /* mtu bytes to cut a segment into */
+    uint32_t                id;          /* of the next datagram that is cut */
 
     ngx_uint_t              packets;     /* written since the last look */
     ngx_uint_t              bytes;
@@ -35,14 +37,21 @@ typedef struct {
 #define NGX_TUN_QUEUE_HEAD  16           /* bytes before a packet read */
 
 
+/* what the kernel says of a packet */
+
+typedef struct {
+    ngx_uint_t              trusted;     /* made here, or checked by a NIC */
+    size_t                  datagram;    /* UDP data of each, or 0: one */
+} ngx_tun_queue_info_t;
+
+
 /*
  * Reads a packet to buf[NGX_TUN_QUEUE_HEAD], of at most size bytes.  Returns
  * its length, 0 for one that cannot be used, NGX_AGAIN when there is none, or
- * NGX_ERROR with errno set.  *trusted is set when the kernel vouches for the
- * TCP checksum: the packet was made by this host or checked by a NIC.
+ * NGX_ERROR with errno set.
  */
 ssize_t ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
-    ngx_uint_t *trusted);
+    ngx_tun_queue_info_t *info);
 
 /*
  * Writes a TCP packet: iov[1] to iov[n - 1], len bytes, the IP and TCP headers
@@ -52,6 +61,16 @@ ssize_t ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
  */
 ngx_int_t ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
     ngx_uint_t n, size_t len, size_t mss);
+
+/*
+ * Writes UDP: iov[1] is the header, header_len bytes as
+ * ngx_tun_packet_build_udp() makes it, iov[2] to iov[n - 1] len bytes of data;
+ * iov[0] is used here.  A datagram that is longer than the MTU goes out in
+ * fragments.  Where datagram is not 0, the data is of several datagrams of
+ * that size, but for the last; then queue->uso must be set.
+ */
+ngx_int_t ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
+    ngx_uint_t n, size_t header_len, size_t len, size_t datagram);
 
 /* Writes a packet with complete checksums. */
 ngx_int_t ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len);

@@ -16,6 +16,7 @@
 #include <ngx_tun_packet.h>
 #include <ngx_tun_queue.h>
 #include <ngx_tun_flow.h>
+#include <ngx_tun_fragment.h>
 #include <ngx_tun_tx.h>
 #include <ngx_tun_limit.h>
 #include <ngx_tun_lwip.h>
@@ -44,10 +45,49 @@
  * ngx_tun_handoff_send(), and enters there as one from the kernel.
  *
  * lwIP never calls into a session: what it did is seen after the call.
+ *
+ * UDP has a way of its own: ngx_tun_udp_input() gives a datagram to the read
+ * handler of its session at once, and ngx_tun_udp_output() builds the packet
+ * of an answer; ICMP is answered by ngx_tun_icmp_input().  What comes in
+ * fragments goes through ngx_tun_fragment_input() first.
  */
 
 
 typedef struct ngx_tun_tcp_s  ngx_tun_tcp_t;
+typedef struct ngx_tun_udp_s  ngx_tun_udp_t;
+
+
+/* datagrams for a client that go to the kernel together */
+
+typedef struct {
+    ngx_tun_flow_key_t          key;
+    uint64_t                    hash;
+    u_char                     *data;
+    size_t                      len;
+    size_t                      size;        /* of each but the last */
+    ngx_uint_t                  n;
+    unsigned                    open:1;
+} ngx_tun_udp_batch_t;
+
+
+typedef struct {
+    ngx_tun_flow_table_t        flows;
+    ngx_uint_t                  sessions;
+    ngx_tun_udp_t              *current;     /* whose session is called */
+    size_t                      memory;      /* of datagrams that wait */
+
+    ngx_queue_t                 ended;       /* flows that have all answers */
+    ngx_queue_t                 held;        /* sockets */
+    ngx_uint_t                  held_n;
+
+    ngx_tun_udp_batch_t         batch;
+    uint16_t                    id;          /* of the next IPv4 datagram */
+
+    ngx_event_t                 tick;
+    ngx_msec_t                  retired;
+    unsigned                    leaving:1;   /* another worker reads now */
+} ngx_tun_udp_side_t;
+typedef struct ngx_tun_icmp_s  ngx_tun_icmp_t;
 
 
 struct ngx_tun_s {
@@ -69,7 +109,9 @@ struct ngx_tun_s {
     ngx_tun_lwip_t             *lwip;
     ngx_tun_lwip_buf_t         *buf;         /* the next packet goes there */
 
-    ngx_tun_flow_table_t        flows;
+    ngx_tun_flow_table_t        flows;       /* of TCP */
+    ngx_tun_udp_side_t          udp;
+    ngx_tun_fragments_t         fragments;
     ngx_queue_t                 dirty;       /* ngx_tun_tcp_t to be flushed */
 
     ngx_tun_limits_t            limits;
@@ -79,8 +121,11 @@ struct ngx_tun_s {
 
     ngx_tun_tx_pool_t           tx_pool;
 
+    ngx_tun_icmp_t             *icmp;
+
     ngx_event_t                 flush;
     ngx_event_t                 tick;
+    ngx_event_t                 expire;      /* fragments */
     ngx_event_t                 linger;      /* for those before us */
 };
 
@@ -101,6 +146,9 @@ ngx_tun_listen_t *ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
 /* Does the flow go to an address of the device itself, or to all of them? */
 ngx_uint_t ngx_tun_own_address(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
 
+/* Is it the address for all of a network of the device? */
+ngx_uint_t ngx_tun_broadcast(ngx_tun_t *tun, u_char *addr, size_t addr_len);
+
 extern const ngx_tun_lwip_ops_t  ngx_tun_tcp_ops;
 
 /* A TCP packet in buf.  NGX_DONE if buf is used further, else NGX_OK. */
@@ -109,6 +157,21 @@ ngx_int_t ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
 /* An ICMP packet: NGX_OK if it told a flow of the MTU of its path. */
 ngx_int_t ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt);
+
+/* ngx_tun_udp.c */
+
+ngx_int_t ngx_tun_udp_init(ngx_tun_t *tun);
+void ngx_tun_udp_done(ngx_tun_t *tun);
+
+/* A UDP packet, or several of a flow that the kernel gave together. */
+void ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_queue_info_t *info);
+
+/* Ends flows that are done, and writes what is held back. */
+void ngx_tun_udp_flush(ngx_tun_t *tun);
+
+/* Lets the sessions end: another worker has the queue now. */
+void ngx_tun_udp_retire(ngx_tun_t *tun);
 
 /* Takes a flow from the dirty queue: sends what is due, or frees it. */
 void ngx_tun_tcp_flush(ngx_queue_t *q);

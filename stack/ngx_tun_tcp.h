@@ -66,15 +66,6 @@ struct ngx_tun_tcp_s {
 };
 
 
-/*
- * A connection is known by its flow in a place that neither core nor modules
- * use where events come from epoll, and that stays when TLS replaces c->recv.
- */
-
-#define ngx_tun_tcp_get(c)     ((ngx_tun_tcp_t *) (c)->write->index)
-#define ngx_tun_tcp_set(c, t)  (c)->write->index = (ngx_uint_t) (t)
-
-
 /* a SYN that opens, not one that answers */
 
 #define ngx_tun_tcp_is_syn(th)                                                \

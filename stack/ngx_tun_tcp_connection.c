@@ -9,29 +9,10 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_stack.h>
+#include <ngx_tun_connection.h>
 #include <ngx_tun_tcp.h>
 
 
-/* left to upstreams, resolvers, logs, and what else a worker opens */
-#define NGX_TUN_TCP_CONNECTIONS  16
-#define NGX_TUN_TCP_FILES        32
-
-
-typedef struct {
-    ngx_sockaddr_t            src;
-    ngx_sockaddr_t            dst;
-    ngx_log_t                 log;
-    u_char                    text[NGX_SOCKADDR_STRLEN];
-} ngx_tun_tcp_connection_t;
-
-
-static ngx_connection_t *ngx_tun_tcp_get_connection(ngx_tun_t *tun);
-static ngx_int_t ngx_tun_tcp_init_connection(ngx_connection_t *c,
-    ngx_tun_tcp_t *tcp);
-static void ngx_tun_tcp_init_addresses(ngx_connection_t *c,
-    ngx_tun_flow_key_t *key, ngx_tun_tcp_connection_t *tc);
-static socklen_t ngx_tun_tcp_sockaddr(ngx_sockaddr_t *sa, u_char *addr,
-    size_t addr_len, uint16_t port);
 static void ngx_tun_tcp_cleanup(void *data);
 
 static ssize_t ngx_tun_tcp_recv(ngx_connection_t *c, u_char *buf, size_t size);
@@ -47,182 +28,38 @@ static ngx_uint_t ngx_tun_tcp_dead(ngx_tun_tcp_t *tcp);
 ngx_connection_t *
 ngx_tun_tcp_connection(ngx_tun_tcp_t *tcp)
 {
-    ngx_pool_t        *pool;
-    ngx_connection_t  *c;
+    ngx_connection_t    *c;
+    ngx_pool_cleanup_t  *cln;
 
-    c = ngx_tun_tcp_get_connection(tcp->tun);
+    c = ngx_tun_connection_create(tcp->tun, tcp->listening, &tcp->flow.key);
     if (c == NULL) {
         return NULL;
-    }
-
-    c->listening = tcp->listening;
-
-    if (ngx_tun_tcp_init_connection(c, tcp) != NGX_OK) {
-        pool = c->pool;
-
-        ngx_close_connection(c);
-
-        if (pool != NULL) {
-            ngx_destroy_pool(pool);
-        }
-
-        return NULL;
-    }
-
-    c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);
-    c->start_time = ngx_current_msec;
-
-#if (NGX_STAT_STUB)
-    (void) ngx_atomic_fetch_add(ngx_stat_accepted, 1);
-    (void) ngx_atomic_fetch_add(ngx_stat_handled, 1);
-    (void) ngx_atomic_fetch_add(ngx_stat_active, 1);
-#endif
-
-    ngx_tun_tcp_set(c, tcp);
-    tcp->connection = c;
-
-    return c;
-}
-
-
-static ngx_connection_t *
-ngx_tun_tcp_get_connection(ngx_tun_t *tun)
-{
-    ngx_socket_t       fd;
-    ngx_connection_t  *c;
-
-    /* one for the upstream too; asked for more, nginx would log an alert */
-
-    if (ngx_cycle->free_connection_n < NGX_TUN_TCP_CONNECTIONS) {
-        ngx_tun_limited(tun, NGX_TUN_LIMIT_CONNECTIONS);
-        return NULL;
-    }
-
-    fd = fcntl(tun->sockets[0], F_DUPFD_CLOEXEC, 0);
-
-    /* the lowest free one tells how many are in use */
-
-    if (fd == (ngx_socket_t) -1
-        || (ngx_uint_t) fd + NGX_TUN_TCP_FILES > tun->max_files)
-    {
-        if (fd != (ngx_socket_t) -1) {
-            (void) ngx_close_socket(fd);
-        }
-
-        ngx_tun_limited(tun, NGX_TUN_LIMIT_DESCRIPTORS);
-        return NULL;
-    }
-
-    c = ngx_get_connection(fd, tun->log);
-
-    if (c == NULL) {
-        (void) ngx_close_socket(fd);
-    }
-
-    return c;
-}
-
-
-static ngx_int_t
-ngx_tun_tcp_init_connection(ngx_connection_t *c, ngx_tun_tcp_t *tcp)
-{
-    ngx_log_t                 *log;
-    ngx_pool_cleanup_t        *cln;
-    ngx_tun_tcp_connection_t  *tc;
-
-    c->pool = ngx_create_pool(c->listening->pool_size, tcp->tun->log);
-    if (c->pool == NULL) {
-        return NGX_ERROR;
-    }
-
-    tc = ngx_palloc(c->pool, sizeof(ngx_tun_tcp_connection_t));
-    if (tc == NULL) {
-        return NGX_ERROR;
     }
 
     cln = ngx_pool_cleanup_add(c->pool, 0);
+
     if (cln == NULL) {
-        return NGX_ERROR;
+        ngx_tun_connection_discard(c);
+        return NULL;
     }
 
-    ngx_tun_tcp_init_addresses(c, &tcp->flow.key, tc);
-
-    log = &tc->log;
-
-    *log = *tcp->tun->log;
-    log->data = NULL;
-    log->handler = NULL;
-
-    c->log = log;
-    c->pool->log = log;
-    c->read->log = log;
-    c->write->log = log;
-
-    c->type = SOCK_STREAM;
-    c->log_error = NGX_ERROR_INFO;
+    cln->handler = ngx_tun_tcp_cleanup;
+    cln->data = tcp;
 
     c->recv = ngx_tun_tcp_recv;
     c->recv_chain = ngx_tun_tcp_recv_chain;
     c->send = ngx_tun_tcp_send;
     c->send_chain = ngx_tun_tcp_send_chain;
 
-    /* nginx sets no options of c->fd, and never adds it to epoll */
-
-    c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
-    c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
-    c->read->active = 1;
-    c->write->active = 1;
-
     /* an empty last buffer reaches send_chain(): it is our FIN */
     c->need_last_buf = 1;
 
-    c->write->ready = 1;
     c->read->ready = (tcp->lwip.readable != 0 || tcp->lwip.eof);
 
-    cln->handler = ngx_tun_tcp_cleanup;
-    cln->data = tcp;
+    ngx_tun_connection_set_flow(c, tcp);
+    tcp->connection = c;
 
-    return NGX_OK;
-}
-
-
-static void
-ngx_tun_tcp_init_addresses(ngx_connection_t *c, ngx_tun_flow_key_t *key,
-    ngx_tun_tcp_connection_t *tc)
-{
-    c->sockaddr = &tc->src.sockaddr;
-    c->socklen = ngx_tun_tcp_sockaddr(&tc->src, key->src, key->addr_len,
-                                      key->src_port);
-
-    c->local_sockaddr = &tc->dst.sockaddr;
-    c->local_socklen = ngx_tun_tcp_sockaddr(&tc->dst, key->dst, key->addr_len,
-                                            key->dst_port);
-
-    c->addr_text.data = tc->text;
-    c->addr_text.len = ngx_sock_ntop(c->sockaddr, c->socklen, tc->text,
-                                     NGX_SOCKADDR_STRLEN, 0);
-}
-
-
-static socklen_t
-ngx_tun_tcp_sockaddr(ngx_sockaddr_t *sa, u_char *addr, size_t addr_len,
-    uint16_t port)
-{
-    ngx_memzero(sa, sizeof(ngx_sockaddr_t));
-
-#if (NGX_HAVE_INET6)
-    if (addr_len == 16) {
-        sa->sockaddr_in6.sin6_family = AF_INET6;
-        sa->sockaddr_in6.sin6_port = htons(port);
-        ngx_memcpy(&sa->sockaddr_in6.sin6_addr, addr, 16);
-        return sizeof(struct sockaddr_in6);
-    }
-#endif
-
-    sa->sockaddr_in.sin_family = AF_INET;
-    sa->sockaddr_in.sin_port = htons(port);
-    ngx_memcpy(&sa->sockaddr_in.sin_addr, addr, 4);
-    return sizeof(struct sockaddr_in);
+    return c;
 }
 
 
@@ -241,31 +78,30 @@ ngx_tun_tcp_cleanup(void *data)
 }
 
 
-ngx_tun_conf_t *
-ngx_tun_connection_conf(ngx_connection_t *c)
-{
-    return ngx_tun_tcp_get(c)->tun->conf;
-}
-
-
 void
 ngx_tun_answer(ngx_connection_t *c)
 {
-    ngx_tun_tcp_pending_answer(ngx_tun_tcp_get(c));
+    ngx_tun_tcp_pending_answer(ngx_tun_connection_flow(c));
 }
 
 
 void
 ngx_tun_reset_after(ngx_connection_t *c)
 {
-    ngx_tun_tcp_get(c)->reset = 1;
+    ngx_tun_tcp_t  *tcp;
+
+    tcp = ngx_tun_connection_flow(c);
+    tcp->reset = 1;
 }
 
 
 void
 ngx_tun_finish_after(ngx_connection_t *c)
 {
-    ngx_tun_tcp_get(c)->finish = 1;
+    ngx_tun_tcp_t  *tcp;
+
+    tcp = ngx_tun_connection_flow(c);
+    tcp->finish = 1;
 }
 
 
@@ -275,7 +111,7 @@ ngx_tun_recv(ngx_connection_t *c, u_char *buf, size_t size)
     size_t          n;
     ngx_tun_tcp_t  *tcp;
 
-    tcp = ngx_tun_tcp_get(c);
+    tcp = ngx_tun_connection_flow(c);
 
     n = ngx_tun_lwip_recv(&tcp->lwip, buf, size);
 
@@ -298,7 +134,7 @@ ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size)
     size_t          n;
     ngx_tun_tcp_t  *tcp;
 
-    tcp = ngx_tun_tcp_get(c);
+    tcp = ngx_tun_connection_flow(c);
 
     if (ngx_tun_tcp_dead(tcp) || tcp->shutdown) {
         return NGX_ERROR;
@@ -326,7 +162,7 @@ ngx_tun_send_last(ngx_connection_t *c, u_char *buf, size_t size)
 {
     ngx_tun_tcp_t  *tcp;
 
-    tcp = ngx_tun_tcp_get(c);
+    tcp = ngx_tun_connection_flow(c);
 
     if (ngx_tun_tcp_dead(tcp) || tcp->shutdown) {
         return NGX_ERROR;
@@ -369,7 +205,7 @@ ngx_tun_tcp_recv(ngx_connection_t *c, u_char *buf, size_t size)
     rev = c->read;
 
     if (n > 0) {
-        tcp = ngx_tun_tcp_get(c);
+        tcp = ngx_tun_connection_flow(c);
 
         if (tcp->lwip.readable == 0
             && !tcp->lwip.eof
@@ -457,7 +293,7 @@ ngx_tun_tcp_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
         }
 
         if (b->last_buf) {
-            ngx_tun_tcp_last(ngx_tun_tcp_get(c));
+            ngx_tun_tcp_last(ngx_tun_connection_flow(c));
         }
     }
 

@@ -197,12 +197,19 @@ $t->wait($job);
 is("@wrong", '', 'sums while they change');
 cmp_ok($after, '>', $before, 'they changed');
 
-# what is no TCP, and what nothing listens for
+# what is no protocol of ours, and what nothing listens for
 
 $t->in('client', sub {
 	my $s = IO::Socket::IP->new(PeerHost => '10.1.0.2', PeerPort => 53,
 		Proto => 'udp') or return "$@";
 	syswrite($s, 'x');
+
+	# RFC 3692: for experiments
+
+	socket(my $raw, Socket::AF_INET, Socket::SOCK_RAW, 253)
+		or return "$!";
+	send($raw, 'x', 0, Socket::pack_sockaddr_in(0,
+		Socket::inet_aton('10.1.0.2')));
 
 	Test::Tun::connect_to($_->{server}, 1) for @Test::Tun::FAMILIES;
 	return 1;
@@ -211,7 +218,8 @@ $t->in('client', sub {
 $total = status()->{tun}[0]{total};
 
 cmp_ok($total->{unsupported}, '>=', 1, 'unsupported');
-is($total->{refused}, 3, 'refused, of both families');
+is($total->{refused}, 4, 'refused, of both families, and UDP');
+is($total->{icmp_errors}, 1, 'refused UDP, an error');
 
 # over a reload, with fewer workers too
 

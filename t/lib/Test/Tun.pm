@@ -25,7 +25,8 @@ use IO::Select;
 use IO::Socket::IP;
 use JSON::PP;
 use POSIX qw/ :sys_wait_h /;
-use Socket qw/ SOCK_STREAM SO_LINGER SOL_SOCKET SO_RCVBUF TCP_NODELAY /;
+use Socket qw/ SOCK_DGRAM SOCK_STREAM SO_LINGER SOL_SOCKET SO_RCVBUF
+	TCP_NODELAY /;
 use Storable qw/ freeze thaw /;
 use Test::More;
 use Time::HiRes qw/ sleep time /;
@@ -347,6 +348,49 @@ sub server {
 }
 
 # bytes as they were sent: the same for the same seed, fast to make and check
+
+# datagrams of both families: what the sub returns for a socket, the data and
+# the sender is sent back, in a list of datagrams
+
+sub udp_server {
+	my ($self, $port, $sub, %options) = @_;
+
+	pipe(my $r, my $w) or die "pipe: $!";
+
+	my $pid = $self->daemon($options{ns} || 'server', sub {
+		close $r;
+		my $s = IO::Socket::IP->new(LocalAddr => '::', V6Only => 0,
+			LocalPort => $port, Type => SOCK_DGRAM) or die "bind: $@";
+		setsockopt($s, SOL_SOCKET, SO_RCVBUF, 4000000);
+		close $w;
+
+		while (1) {
+			my $from = recv($s, my $data, 65536, 0) // next;
+			send($s, $_, 0, $from) for $sub->($s, $data, $from);
+		}
+	});
+
+	close $w;
+	sysread($r, my $buf, 1);
+
+	return $pid;
+}
+
+# a socket connected to a server of datagrams, and an answer from it or undef
+
+sub udp_to {
+	my ($host, $port, %options) = @_;
+	return IO::Socket::IP->new(PeerHost => $host, PeerPort => $port,
+		Type => SOCK_DGRAM, %options);
+}
+
+sub udp_recv {
+	my ($s, $timeout) = @_;
+
+	return unless IO::Select->new($s)->can_read($timeout || 5);
+	recv($s, my $data, 65536, 0) // return;
+	return $data;
+}
 
 sub bytes {
 	my ($seed, $size) = @_;

@@ -1,0 +1,786 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include <ngx_tun_stack.h>
+#include <ngx_tun_connection.h>
+#include <ngx_tun_icmp.h>
+#include <ngx_tun_udp.h>
+
+
+#define NGX_TUN_UDP_DATA_MAX   65507     /* what IPv4 carries */
+#define NGX_TUN_UDP_BATCH      65000     /* bytes of datagrams together */
+#define NGX_TUN_UDP_BATCH_MAX  64        /* the kernel's UDP_MAX_SEGMENTS */
+
+#define NGX_TUN_UDP_QUESTION   53        /* one question, one answer */
+
+/* a flow that was used since does not give way */
+#define NGX_TUN_UDP_IDLE       100       /* ms */
+
+/* how long a port is not used again while an answer may come to it */
+#define NGX_TUN_UDP_HOLD       10000     /* ms */
+#define NGX_TUN_UDP_HOLD_MIN   2000      /* when there is no room */
+
+#define NGX_TUN_UDP_TICK       1000      /* ms */
+#define NGX_TUN_UDP_LEAVE      5000      /* ms */
+
+/* with fewer free ones a flow gives way */
+#define NGX_TUN_UDP_CONNECTIONS  32
+
+
+/* a socket of an upstream that has not answered all */
+
+typedef struct {
+    ngx_tun_claim_t           claim;
+    ngx_queue_t               queue;
+    ngx_socket_t              fd;
+    ngx_msec_t                since;
+} ngx_tun_udp_held_t;
+
+
+static void ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len);
+static void ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len);
+static ngx_int_t ngx_tun_udp_claim(ngx_tun_t *tun, ngx_tun_claim_t *claim,
+    ngx_tun_flow_key_t *key);
+static ngx_int_t ngx_tun_udp_make_room(ngx_tun_t *tun,
+    ngx_tun_claim_t *oldest);
+static void ngx_tun_udp_deliver(ngx_tun_udp_t *udp, u_char *data, size_t len);
+static void ngx_tun_udp_wait(ngx_tun_udp_t *udp, u_char *data, size_t len);
+static void ngx_tun_udp_used(ngx_tun_udp_t *udp);
+static void ngx_tun_udp_end(ngx_tun_udp_t *udp);
+static void ngx_tun_udp_end_later(ngx_tun_udp_t *udp);
+static ngx_int_t ngx_tun_udp_append(ngx_tun_udp_t *udp, struct iovec *iov,
+    ngx_uint_t n, size_t len);
+static void ngx_tun_udp_start_batch(ngx_tun_udp_t *udp, struct iovec *iov,
+    ngx_uint_t n, size_t len);
+static void ngx_tun_udp_write_batch(ngx_tun_t *tun);
+static void ngx_tun_udp_release(ngx_tun_t *tun, ngx_tun_udp_held_t *held);
+static ngx_uint_t ngx_tun_udp_over(ngx_tun_udp_t *udp);
+static void ngx_tun_udp_tick_handler(ngx_event_t *ev);
+
+
+#define ngx_tun_udp_from_claim(c)                                             \
+    ((ngx_tun_udp_t *) ((u_char *) (c) - offsetof(ngx_tun_udp_t, claim)))
+
+/* something that was asked and not answered */
+
+#define ngx_tun_udp_outstanding(udp)  ((udp)->responses < (udp)->requests)
+
+
+ngx_int_t
+ngx_tun_udp_init(ngx_tun_t *tun)
+{
+    ngx_queue_init(&tun->udp.ended);
+    ngx_queue_init(&tun->udp.held);
+
+    tun->udp.tick.data = tun->connection;
+    tun->udp.tick.log = tun->log;
+    tun->udp.tick.handler = ngx_tun_udp_tick_handler;
+    tun->udp.tick.cancelable = 1;
+
+    tun->udp.id = (uint16_t) tun->flows.secret[0];
+
+    tun->udp.batch.data = ngx_alloc(NGX_TUN_UDP_BATCH, tun->log);
+    if (tun->udp.batch.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    return ngx_tun_flow_table_init(&tun->udp.flows, tun->log);
+}
+
+
+void
+ngx_tun_udp_done(ngx_tun_t *tun)
+{
+    ngx_queue_t  *q;
+
+    if (tun->udp.flows.buckets == NULL) {
+        return;
+    }
+
+    while (!ngx_queue_empty(&tun->udp.held)) {
+        q = ngx_queue_head(&tun->udp.held);
+        ngx_tun_udp_release(tun, ngx_queue_data(q, ngx_tun_udp_held_t, queue));
+    }
+
+    if (tun->udp.tick.timer_set) {
+        ngx_del_timer(&tun->udp.tick);
+    }
+
+    ngx_free(tun->udp.batch.data);
+
+    ngx_tun_flow_table_done(&tun->udp.flows);
+}
+
+
+void
+ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_queue_info_t *info)
+{
+    u_char                *p;
+    size_t                 len, size;
+    uint64_t               hash;
+    ngx_tun_flow_key_t     key;
+    ngx_tun_packet_udp_t   uh;
+
+    if (ngx_tun_packet_parse_udp(pkt, &uh) != NGX_TUN_PACKET_OK
+        || uh.src_port == 0
+        || uh.dst_port == 0)
+    {
+        (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
+        return;
+    }
+
+    if (!info->trusted
+        && ngx_tun_packet_check_udp(pkt, &uh) != NGX_TUN_PACKET_OK)
+    {
+        (void) ngx_atomic_fetch_add(&tun->stat->checksum, 1);
+        return;
+    }
+
+    ngx_tun_flow_key(&key, pkt, uh.src_port, uh.dst_port);
+    hash = ngx_tun_flow_hash(&tun->udp.flows, &key, 0);
+
+    p = uh.data;
+    len = uh.end - p;
+    size = info->datagram ? info->datagram : len;
+
+    do {
+        size = ngx_min(size, len);
+
+        ngx_tun_udp_datagram(tun, pkt, &key, hash, p, size);
+
+        p += size;
+        len -= size;
+
+    } while (len != 0);
+}
+
+
+static void
+ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len)
+{
+    ngx_tun_udp_t  *udp;
+
+    (void) ngx_atomic_fetch_add(&tun->stat->datagrams_in, 1);
+
+    udp = (ngx_tun_udp_t *) ngx_tun_flow_lookup(&tun->udp.flows, key, hash);
+
+    if (udp != NULL && udp->connection->udp == NULL) {
+        ngx_tun_udp_detach(udp);
+        udp = NULL;
+    }
+
+    if (udp != NULL) {
+        ngx_tun_udp_deliver(udp, data, len);
+
+    } else {
+        ngx_tun_udp_open(tun, pkt, key, hash, data, len);
+    }
+}
+
+
+static void
+ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len)
+{
+    ngx_tun_udp_t     *udp;
+    ngx_tun_claim_t    claim;
+    ngx_connection_t  *c;
+    ngx_tun_listen_t  *listen;
+
+    if (ngx_tun_own_address(tun, key)) {
+        (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
+        return;
+    }
+
+    listen = ngx_tun_find_listen(tun, key, SOCK_DGRAM);
+
+    if (listen == NULL) {
+        (void) ngx_atomic_fetch_add(&tun->stat->refused, 1);
+        ngx_tun_icmp_error(tun, NGX_TUN_ICMP_PORT_UNREACHABLE, key, len);
+        return;
+    }
+
+    ngx_memzero(&claim, sizeof(ngx_tun_claim_t));
+
+    if (ngx_tun_udp_claim(tun, &claim, key) != NGX_OK) {
+        ngx_tun_limited(tun, NGX_TUN_LIMIT_UDP_FLOWS);
+        return;
+    }
+
+    udp = ngx_tun_udp_create(tun, listen->ls[key->addr_len == 16], key, hash,
+                             data, len);
+    if (udp == NULL) {
+        ngx_tun_limit_release(&tun->limits, &claim);
+        return;
+    }
+
+    ngx_tun_limit_move(&udp->claim, &claim);
+
+    ngx_tun_flow_insert(&tun->udp.flows, &udp->flow);
+    udp->inserted = 1;
+
+    udp->requests = 1;
+    udp->last_len = len;
+
+    tun->udp.sessions++;
+
+    if (!tun->udp.tick.timer_set) {
+        ngx_add_timer(&tun->udp.tick, NGX_TUN_UDP_TICK);
+    }
+
+    (void) ngx_atomic_fetch_add(&tun->stat->udp_flows, 1);
+    (void) ngx_atomic_fetch_add(&tun->stat->udp_active, 1);
+
+    c = udp->connection;
+
+    c->listening->handler(c);
+}
+
+
+static ngx_int_t
+ngx_tun_udp_claim(ngx_tun_t *tun, ngx_tun_claim_t *claim,
+    ngx_tun_flow_key_t *key)
+{
+    ngx_int_t         rc;
+    ngx_queue_t      *q;
+    ngx_tun_claim_t  *oldest;
+
+    if (ngx_cycle->free_connection_n < NGX_TUN_UDP_CONNECTIONS
+        && !ngx_queue_empty(&tun->limits.udp))
+    {
+        q = ngx_queue_head(&tun->limits.udp);
+        (void) ngx_tun_udp_make_room(tun, ngx_queue_data(q, ngx_tun_claim_t,
+                                                         all));
+    }
+
+    rc = ngx_tun_limit_udp(&tun->limits, claim, key, &oldest, tun->log);
+
+    if (rc == NGX_BUSY && ngx_tun_udp_make_room(tun, oldest) == NGX_OK) {
+        rc = ngx_tun_limit_udp(&tun->limits, claim, key, &oldest, tun->log);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_tun_udp_make_room(ngx_tun_t *tun, ngx_tun_claim_t *oldest)
+{
+    ngx_uint_t           n;
+    ngx_tun_udp_t       *udp;
+    ngx_tun_udp_held_t  *held;
+
+    if (oldest->held) {
+        held = (ngx_tun_udp_held_t *) oldest;
+
+        if (ngx_current_msec - held->since < NGX_TUN_UDP_HOLD_MIN) {
+            return NGX_DECLINED;
+        }
+
+        ngx_tun_udp_release(tun, held);
+
+        return NGX_OK;
+    }
+
+    udp = ngx_tun_udp_from_claim(oldest);
+
+    if (ngx_current_msec - udp->used < NGX_TUN_UDP_IDLE) {
+        return NGX_DECLINED;
+    }
+
+    n = tun->limits.udp_flows;
+
+    ngx_tun_udp_end(udp);
+
+    if (tun->limits.udp_flows == n) {
+        return NGX_DECLINED;
+    }
+
+    (void) ngx_atomic_fetch_add(&tun->stat->udp_evicted, 1);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_tun_udp_deliver(ngx_tun_udp_t *udp, u_char *data, size_t len)
+{
+    ngx_tun_t    *tun;
+    ngx_event_t  *rev;
+
+    tun = udp->tun;
+
+    ngx_tun_udp_used(udp);
+
+    udp->requests++;
+    udp->last_len = len;
+
+    if (udp->waiting_n != 0) {
+        ngx_tun_udp_wait(udp, data, len);
+
+    } else {
+        udp->data = data;
+        udp->len = len;
+    }
+
+    tun->udp.current = udp;
+
+    rev = udp->connection->read;
+    rev->ready = 1;
+
+    rev->handler(rev);
+
+    /* it is NULL when the session has ended */
+
+    if (tun->udp.current != NULL && udp->data != NULL) {
+        udp->data = NULL;
+        ngx_tun_udp_wait(udp, data, len);
+    }
+
+    tun->udp.current = NULL;
+}
+
+
+static void
+ngx_tun_udp_wait(ngx_tun_udp_t *udp, u_char *data, size_t len)
+{
+    ngx_tun_udp_waiting_t  *waiting;
+
+    if (udp->waiting_n == NGX_TUN_UDP_WAITING
+        || udp->waiting_bytes + len > NGX_TUN_UDP_WAITING_BYTES
+        || ngx_tun_full(udp->tun))
+    {
+        goto failed;
+    }
+
+    waiting = ngx_alloc(sizeof(ngx_tun_udp_waiting_t) + len, udp->tun->log);
+    if (waiting == NULL) {
+        goto failed;
+    }
+
+    waiting->len = len;
+    ngx_memcpy(waiting->data, data, len);
+
+    ngx_queue_insert_tail(&udp->waiting, &waiting->queue);
+
+    udp->waiting_n++;
+    udp->waiting_bytes += len;
+    udp->tun->udp.memory += len;
+
+    return;
+
+failed:
+
+    udp->requests--;
+
+    (void) ngx_atomic_fetch_add(&udp->tun->stat->udp_dropped, 1);
+}
+
+
+static void
+ngx_tun_udp_used(ngx_tun_udp_t *udp)
+{
+    udp->used = ngx_current_msec;
+
+    if (udp->claim.udp) {
+        ngx_tun_limit_udp_used(&udp->tun->limits, &udp->claim);
+    }
+}
+
+
+/* as nginx ends a session whose worker has no more time for it */
+
+static void
+ngx_tun_udp_end(ngx_tun_udp_t *udp)
+{
+    ngx_event_t  *rev;
+
+    rev = udp->connection->read;
+
+    udp->connection->close = 1;
+    rev->timedout = 1;
+
+    rev->handler(rev);
+}
+
+
+static void
+ngx_tun_udp_end_later(ngx_tun_udp_t *udp)
+{
+    if (!udp->in_end) {
+        udp->in_end = 1;
+        ngx_queue_insert_tail(&udp->tun->udp.ended, &udp->ended);
+
+        ngx_tun_post_flush(udp->tun);
+    }
+}
+
+
+void
+ngx_tun_udp_flush(ngx_tun_t *tun)
+{
+    ngx_queue_t    *q;
+    ngx_tun_udp_t  *udp;
+
+    while (!ngx_queue_empty(&tun->udp.ended)) {
+        q = ngx_queue_head(&tun->udp.ended);
+        udp = ngx_queue_data(q, ngx_tun_udp_t, ended);
+
+        ngx_queue_remove(q);
+        udp->in_end = 0;
+
+        /* the client may have asked again */
+
+        if (!ngx_tun_udp_outstanding(udp)) {
+            ngx_tun_udp_end(udp);
+        }
+    }
+
+    ngx_tun_udp_write_batch(tun);
+}
+
+
+void
+ngx_tun_udp_detach(ngx_tun_udp_t *udp)
+{
+    if (udp->inserted) {
+        udp->inserted = 0;
+        ngx_tun_flow_delete(&udp->tun->udp.flows, &udp->flow);
+    }
+}
+
+
+void
+ngx_tun_udp_output(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
+    size_t len)
+{
+    size_t                 header_len;
+    u_char                 header[NGX_TUN_PACKET_UDP_MAX];
+    ngx_tun_t             *tun;
+    ngx_tun_flow_key_t    *key;
+    ngx_tun_packet_udp_t   uh;
+
+    tun = udp->tun;
+    key = &udp->flow.key;
+
+    udp->responses++;
+    ngx_tun_udp_used(udp);
+
+    (void) ngx_atomic_fetch_add(&tun->stat->datagrams_out, 1);
+
+    if (key->dst_port == NGX_TUN_UDP_QUESTION
+        && !ngx_tun_udp_outstanding(udp))
+    {
+        ngx_tun_udp_end_later(udp);
+    }
+
+    if (len > NGX_TUN_UDP_DATA_MAX) {
+        (void) ngx_atomic_fetch_add(&tun->stat->udp_oversized, 1);
+        return;
+    }
+
+    if (ngx_tun_udp_append(udp, iov, n, len) == NGX_OK) {
+        return;
+    }
+
+    ngx_tun_udp_write_batch(tun);
+
+    if (tun->queue.uso
+        && len != 0
+        && len + NGX_TUN_PACKET_UDP_MAX <= tun->queue.mtu)
+    {
+        ngx_tun_udp_start_batch(udp, iov, n, len);
+        return;
+    }
+
+    uh.src_port = key->dst_port;
+    uh.dst_port = key->src_port;
+
+    header_len = ngx_tun_packet_build_udp(header, key->dst, key->src,
+                                          key->addr_len, &uh, len,
+                                          tun->udp.id++);
+
+    iov[1].iov_base = header;
+    iov[1].iov_len = header_len;
+
+    (void) ngx_tun_queue_write_udp(&tun->queue, iov, n, header_len, len, 0);
+}
+
+
+/* datagrams of a flow and of one size go to the kernel together */
+
+static void
+ngx_tun_udp_start_batch(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
+    size_t len)
+{
+    ngx_tun_udp_batch_t  *batch;
+
+    batch = &udp->tun->udp.batch;
+
+    batch->key = udp->flow.key;
+    batch->hash = udp->flow.hash;
+    batch->size = len;
+    batch->len = 0;
+    batch->n = 0;
+    batch->open = 1;
+
+    (void) ngx_tun_udp_append(udp, iov, n, len);
+
+    ngx_tun_post_flush(udp->tun);
+}
+
+
+static ngx_int_t
+ngx_tun_udp_append(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
+    size_t len)
+{
+    u_char               *p;
+    ngx_uint_t            i;
+    ngx_tun_udp_batch_t  *batch;
+
+    batch = &udp->tun->udp.batch;
+
+    if (!batch->open
+        || len == 0
+        || len > batch->size
+        || batch->len + len > NGX_TUN_UDP_BATCH
+        || batch->hash != udp->flow.hash
+        || ngx_memcmp(&batch->key, &udp->flow.key, sizeof(ngx_tun_flow_key_t))
+           != 0)
+    {
+        return NGX_DECLINED;
+    }
+
+    p = batch->data + batch->len;
+
+    for (i = 2; i < n; i++) {
+        p = ngx_cpymem(p, iov[i].iov_base, iov[i].iov_len);
+    }
+
+    batch->len += len;
+    batch->n++;
+
+    /* only the last one may be shorter */
+
+    if (len != batch->size || batch->n == NGX_TUN_UDP_BATCH_MAX) {
+        batch->open = 0;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_tun_udp_write_batch(ngx_tun_t *tun)
+{
+    size_t                 header_len;
+    u_char                 header[NGX_TUN_PACKET_UDP_MAX];
+    struct iovec           iov[3];
+    ngx_tun_flow_key_t    *key;
+    ngx_tun_udp_batch_t   *batch;
+    ngx_tun_packet_udp_t   uh;
+
+    batch = &tun->udp.batch;
+
+    if (batch->n == 0) {
+        return;
+    }
+
+    key = &batch->key;
+
+    uh.src_port = key->dst_port;
+    uh.dst_port = key->src_port;
+
+    header_len = ngx_tun_packet_build_udp(header, key->dst, key->src,
+                                          key->addr_len, &uh, batch->len,
+                                          tun->udp.id);
+
+    tun->udp.id += (uint16_t) batch->n;
+
+    iov[1].iov_base = header;
+    iov[1].iov_len = header_len;
+    iov[2].iov_base = batch->data;
+    iov[2].iov_len = batch->len;
+
+    (void) ngx_tun_queue_write_udp(&tun->queue, iov, 3, header_len, batch->len,
+                                   (batch->n > 1) ? batch->size : 0);
+
+    batch->n = 0;
+    batch->open = 0;
+}
+
+
+void
+ngx_tun_refuse(ngx_connection_t *c, ngx_tun_icmp_error_e reason)
+{
+    ngx_tun_udp_t  *udp;
+
+    if (c->type != SOCK_DGRAM) {
+        return;
+    }
+
+    udp = ngx_tun_connection_flow(c);
+
+    ngx_tun_icmp_error(udp->tun, reason, &udp->flow.key, udp->last_len);
+}
+
+
+void
+ngx_tun_oversized(ngx_connection_t *c)
+{
+    ngx_tun_udp_t  *udp;
+
+    udp = ngx_tun_connection_flow(c);
+
+    (void) ngx_atomic_fetch_add(&udp->tun->stat->udp_oversized, 1);
+}
+
+
+void
+ngx_tun_hold(ngx_connection_t *c, ngx_socket_t fd)
+{
+    ngx_tun_t           *tun;
+    ngx_tun_udp_t       *udp;
+    ngx_tun_udp_held_t  *held;
+
+    udp = ngx_tun_connection_flow(c);
+    tun = udp->tun;
+
+    if (!ngx_tun_udp_outstanding(udp) || !udp->claim.udp) {
+        return;
+    }
+
+    held = ngx_calloc(sizeof(ngx_tun_udp_held_t), tun->log);
+    if (held == NULL) {
+        return;
+    }
+
+    held->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (held->fd == (ngx_socket_t) -1) {
+        ngx_free(held);
+        return;
+    }
+
+    /* it takes the place of the flow, which is about to end */
+
+    ngx_tun_limit_move(&held->claim, &udp->claim);
+
+    held->claim.held = 1;
+    held->since = ngx_current_msec;
+
+    ngx_queue_insert_tail(&tun->udp.held, &held->queue);
+    tun->udp.held_n++;
+}
+
+
+/* what is answered ends, the rest has some time for its answers */
+
+void
+ngx_tun_udp_retire(ngx_tun_t *tun)
+{
+    tun->udp.retired = ngx_current_msec;
+    tun->udp.leaving = 1;
+
+    if (!tun->udp.tick.timer_set) {
+        ngx_add_timer(&tun->udp.tick, 1);
+    }
+}
+
+
+static void
+ngx_tun_udp_release(ngx_tun_t *tun, ngx_tun_udp_held_t *held)
+{
+    ngx_queue_remove(&held->queue);
+    tun->udp.held_n--;
+
+    ngx_tun_limit_release(&tun->limits, &held->claim);
+
+    (void) ngx_close_socket(held->fd);
+
+    ngx_free(held);
+}
+
+
+static ngx_uint_t
+ngx_tun_udp_over(ngx_tun_udp_t *udp)
+{
+    ngx_tun_t  *tun;
+
+    tun = udp->tun;
+
+    if (tun->udp.leaving
+        && (!ngx_tun_udp_outstanding(udp)
+            || ngx_current_msec - tun->udp.retired >= NGX_TUN_UDP_LEAVE))
+    {
+        return 1;
+    }
+
+    return ngx_current_msec - udp->used >= tun->conf->udp_timeout;
+}
+
+
+static void
+ngx_tun_udp_tick_handler(ngx_event_t *ev)
+{
+    ngx_tun_t           *tun;
+    ngx_queue_t         *q, *next;
+    ngx_tun_udp_t       *udp;
+    ngx_connection_t    *c;
+    ngx_tun_claim_t     *claim;
+    ngx_tun_udp_held_t  *held;
+
+    c = ev->data;
+    tun = c->data;
+
+    while (!ngx_queue_empty(&tun->udp.held)) {
+        q = ngx_queue_head(&tun->udp.held);
+        held = ngx_queue_data(q, ngx_tun_udp_held_t, queue);
+
+        if (ngx_current_msec - held->since < NGX_TUN_UDP_HOLD) {
+            break;
+        }
+
+        ngx_tun_udp_release(tun, held);
+    }
+
+    for (q = ngx_queue_head(&tun->limits.udp);
+         q != ngx_queue_sentinel(&tun->limits.udp);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        claim = ngx_queue_data(q, ngx_tun_claim_t, all);
+
+        if (claim->held) {
+            continue;
+        }
+
+        udp = ngx_tun_udp_from_claim(claim);
+
+        if (!ngx_tun_udp_over(udp)) {
+
+            if (tun->udp.leaving) {
+                continue;
+            }
+
+            break;
+        }
+
+        ngx_tun_udp_end(udp);
+    }
+
+    if (tun->udp.sessions != 0 || tun->udp.held_n != 0) {
+        ngx_add_timer(ev, NGX_TUN_UDP_TICK);
+    }
+}

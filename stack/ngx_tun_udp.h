@@ -1,0 +1,88 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_TUN_UDP_H_INCLUDED_
+#define _NGX_TUN_UDP_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include <ngx_tun_stack.h>
+
+
+/*
+ * A UDP flow is a session: it lives in the pool of its connection, from the
+ * first datagram to the end of the session.  Each datagram is given to the
+ * session at once, by its read handler; one that the session does not take
+ * waits in a short queue.
+ *
+ * A flow that has used up its requests (proxy_requests) is detached: replies
+ * go on, the next datagram makes a new one.
+ */
+
+
+/* of what a session does not read now */
+#define NGX_TUN_UDP_WAITING        64
+#define NGX_TUN_UDP_WAITING_BYTES  (256 * 1024)
+
+
+/* a datagram that waits */
+
+typedef struct {
+    ngx_queue_t               queue;
+    size_t                    len;
+    u_char                    data[];
+} ngx_tun_udp_waiting_t;
+
+
+struct ngx_tun_udp_s {
+    ngx_tun_flow_t            flow;
+    ngx_rbtree_node_t         node;      /* what c->udp points to */
+
+    ngx_tun_t                *tun;
+    ngx_connection_t         *connection;
+
+    ngx_tun_claim_t           claim;
+    ngx_msec_t                used;
+    ngx_queue_t               ended;     /* to be ended by the flush */
+
+    u_char                   *data;      /* that is given right now, or NULL */
+    size_t                    len;
+    ngx_queue_t               waiting;
+    ngx_uint_t                waiting_n;
+    size_t                    waiting_bytes;
+
+    size_t                    last_len;  /* of the last datagram */
+    ngx_uint_t                requests;
+    ngx_uint_t                responses;
+
+    unsigned                  inserted:1;
+    unsigned                  in_end:1;
+};
+
+
+/* ngx_tun_udp_connection.c */
+
+/*
+ * Makes flow and connection for a first datagram, which is c->buffer then;
+ * the claim is taken over.  NULL: a limit was met, or no memory.
+ */
+ngx_tun_udp_t *ngx_tun_udp_create(ngx_tun_t *tun, ngx_listening_t *ls,
+    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len);
+
+/* ngx_tun_udp.c */
+
+/* A datagram for the client. */
+void ngx_tun_udp_output(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
+    size_t len);
+
+/* The flow is not found any more. */
+void ngx_tun_udp_detach(ngx_tun_udp_t *udp);
+
+
+#endif /* _NGX_TUN_UDP_H_INCLUDED_ */
