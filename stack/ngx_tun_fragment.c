@@ -386,9 +386,7 @@ ngx_tun_fragment_join(ngx_tun_fragments_t *frags,
 
     ngx_tun_fragment_finish(frags->buf, header_len, p - frags->buf);
 
-    if (ngx_tun_packet_parse(pkt, frags->buf, p) != NGX_TUN_PACKET_OK
-        || pkt->fragment)
-    {
+    if (ngx_tun_packet_parse(pkt, frags->buf, p) != NGX_TUN_PACKET_OK) {
         goto invalid;
     }
 

@@ -137,6 +137,12 @@ cut(test_pieces_t *pieces, size_t addr_len, size_t len, size_t mtu,
 
     n = header(h, addr_len, 0, IPPROTO_UDP);
 
+    /* what is there already has no meaning */
+
+    if (addr_len == 4) {
+        h[2] = h[4] = h[6] = h[10] = 0xff;
+    }
+
     more = ngx_min(more, len);
     ngx_memcpy(h + n, test_data, more);
 
@@ -314,7 +320,7 @@ test_order(size_t addr_len, size_t mtu)
 static void
 test_lengths(size_t addr_len, size_t mtu)
 {
-    size_t               len, max, want, room;
+    size_t               n, len, max, want, room;
     ngx_int_t            rc;
     ngx_uint_t           i, bad, count;
     test_pieces_t        pieces;
@@ -337,9 +343,15 @@ test_lengths(size_t addr_len, size_t mtu)
         count++;
 
         room = mtu - ((addr_len == 4) ? 20 : 48);
-        want = len / (room & ~(size_t) 7) + 1;
+        want = 1;
 
-        bad += (pieces.n > want || pieces.n == 0);
+        if (len > room + ((addr_len == 4) ? 0 : 8)) {
+            for (n = len; n > room; n -= room & ~(size_t) 7) {
+                want++;
+            }
+        }
+
+        bad += (pieces.n != want);
 
         for (i = 0; i < pieces.n; i++) {
 
@@ -527,6 +539,17 @@ test_invalid(size_t addr_len)
 
     ok(frags.invalid == i && frags.datagrams == 0, "counted");
 
+    /* the header is a part of what IPv4 can carry */
+
+    ok(piece(&frags, &pkt, addr_len, 1, 5, 65512, 4, 0, 0)
+       == ((addr_len == 4) ? NGX_DECLINED : NGX_AGAIN), "the last bytes");
+    ok(piece(&frags, &pkt, addr_len, 1, 5, 65504, 8, 1, 0) == NGX_AGAIN,
+       "before the last bytes");
+
+    ngx_tun_fragments_done(&frags);
+    init(&frags);
+    i = 0;
+
     /* a last piece of another length */
 
     (void) piece(&frags, &pkt, addr_len, 1, 9, 160, 40, 0, 0);
@@ -620,13 +643,15 @@ test_datagrams(size_t addr_len)
 
     /* of all: 160, the source that has most gives way */
 
-    for (bad = 0, i = 0; i < 10; i++) {
-        (void) piece(&frags, &pkt, addr_len, 1, 100 + i, 0, 8, 1, 100);
+    frags.max_bytes = 100000;
+
+    for (bad = 0, i = 0; i < 150; i++) {
+        bad += (piece(&frags, &pkt, addr_len, 1000 + i, 1, 0, 5000, 1, 100)
+                != NGX_AGAIN);
     }
 
-    for (i = 0; i < 150; i++) {
-        bad += (piece(&frags, &pkt, addr_len, 1000 + i, 1, 0, 8, 1, 100)
-                != NGX_AGAIN);
+    for (i = 0; i < 10; i++) {
+        (void) piece(&frags, &pkt, addr_len, 1, 100 + i, 0, 8, 1, 100);
     }
 
     ok(bad == 0 && frags.datagrams == 160, "all of the room is in use: %d",
@@ -635,7 +660,7 @@ test_datagrams(size_t addr_len)
     (void) piece(&frags, &pkt, addr_len, 2000, 1, 0, 8, 1, 100);
 
     for (i = 0; i < 150; i++) {
-        bad += (piece(&frags, &pkt, addr_len, 1000 + i, 1, 8, 8, 0, 100)
+        bad += (piece(&frags, &pkt, addr_len, 1000 + i, 1, 5000, 8, 0, 100)
                 != NGX_OK);
     }
 
@@ -721,7 +746,7 @@ test_timeout(size_t addr_len)
 {
     int                  v;
     ngx_msec_t           start;
-    ngx_uint_t           i, bad;
+    ngx_uint_t           i;
     ngx_tun_packet_t     pkt;
     ngx_tun_fragments_t  frags;
 
@@ -752,7 +777,18 @@ test_timeout(size_t addr_len)
     ok(ngx_tun_fragment_expire(&frags, start + 30001) == 0
        && frags.timed_out == 2, "nothing left, no timer");
 
-    /* a bounded number at once, and none of the others is used */
+    /* what is too old takes nobody's place */
+
+    frags.max_datagrams = 1;
+
+    (void) piece(&frags, &pkt, addr_len, 1, 1, 0, 8, 1, 0);
+    (void) piece(&frags, &pkt, addr_len, 1, 2, 0, 8, 1, 15000);
+
+    ok(frags.dropped == 0 && frags.timed_out == 3
+       && piece(&frags, &pkt, addr_len, 1, 2, 8, 8, 0, 15000) == NGX_OK,
+       "the oldest is not over a limit, but too old");
+
+    /* a bounded number at once */
 
     frags.max_datagrams = 1000;
 
@@ -760,21 +796,14 @@ test_timeout(size_t addr_len)
         (void) piece(&frags, &pkt, addr_len, 1, i, 0, 8, 1, 0);
     }
 
-    for (bad = 0, i = 600; i < 700; i++) {
-        if (i % 50 == 0) {
-            bad += (piece(&frags, &pkt, addr_len, 1, i, 8, 8, 0, 15000)
-                    == NGX_OK);
-        }
-    }
+    ok(ngx_tun_fragment_expire(&frags, 15000) == 1 && frags.datagrams == 444,
+       "a part of them at once");
 
-    ok(bad == 0, "what is too old is not used");
+    ok(piece(&frags, &pkt, addr_len, 1, 650, 8, 8, 0, 15000) == NGX_AGAIN
+       && frags.datagrams == 188, "what is too old is not used");
 
-    for (i = 0; ngx_tun_fragment_expire(&frags, 15000) == 1; i++) {
-        /* void */
-    }
-
-    ok(i <= 3 && frags.datagrams == 2 && frags.timed_out == 702, "in parts: "
-       "%d", (int) i);
+    ok(ngx_tun_fragment_expire(&frags, 15000) == 15000
+       && frags.datagrams == 1 && frags.timed_out == 703, "all of them");
 
     ngx_tun_fragments_done(&frags);
 }
@@ -807,6 +836,8 @@ test_memory(size_t addr_len)
 
             for (rc = NGX_ERROR, i = 0; i < pieces.n; i++) {
                 rc = input_piece(&frags, &pkt, &pieces, i);
+                bad += (frags.datagrams != frags.table.nflows);
+                bad += (frags.datagrams != frags.sources.nflows);
             }
 
             bad += ((rc == NGX_OK) != (test_fail != 0));
@@ -858,7 +889,16 @@ chain(u_char *p, const char *before, const char *behind, size_t start,
         p[next] = (u_char) *s;
         next = n;
         ngx_memzero(p + n, 16);
-        n += (*s == IPPROTO_AH) ? (p[n + 1] = 1, 12) : 8;
+        n += 8;
+
+        if (*s == IPPROTO_AH) {
+            p[n - 7] = 2;
+            n += 8;
+
+        } else if (*s == IPPROTO_FRAGMENT) {
+            /* reserved */
+            p[n - 7] = 1;
+        }
     }
 
     for (s = behind; *s; s++) {
@@ -882,7 +922,7 @@ chain(u_char *p, const char *before, const char *behind, size_t start,
 static void
 test_chain(void)
 {
-    size_t               n;
+    size_t               n, before;
     u_char               p[3000];
     ngx_int_t            rc;
     ngx_uint_t           i;
@@ -900,6 +940,8 @@ test_chain(void)
         { "\x3c\x3c", "", 16, NGX_AGAIN },
         { "\x2c", "", 16, NGX_AGAIN },
         { "\x3c\x2c\x3c", "\x3c", 16, NGX_AGAIN },
+        { "\x33\x3c", "", 16, NGX_AGAIN },
+        { "\x2c\x3c", "", 16, NGX_AGAIN },
         { "", "\x3c", 16, NGX_AGAIN },
         { "", "\x3c\x3c", 8, NGX_AGAIN },
         { "", "\x3c\x3c", 0, NGX_DECLINED },
@@ -925,6 +967,9 @@ test_chain(void)
         /* the rest has one unfragmentable header less, or more */
 
         n = strlen(cases[i].behind) * 8;
+        before = (strlen(cases[i].before) + (cases[i].before[0] == '\x33'))
+                 * 8;
+
         rc = chain(p, "\x3c", "", cases[i].len, 0, 100);
 
         ngx_tun_packet_put16(p + 50, (cases[i].len + n));
@@ -932,7 +977,7 @@ test_chain(void)
         rc = input(&frags, &pkt, p, rc, 0);
 
         ok(rc == NGX_OK && whole(&pkt, 16, cases[i].len + 100)
-           && pkt.payload == pkt.start + 40 + n + 8 * strlen(cases[i].before),
+           && pkt.payload == pkt.start + 40 + before + n,
            "whole");
     }
 
@@ -1083,6 +1128,7 @@ test_chain_long(void)
     size_t               n;
     u_char               p[300];
     ngx_int_t            rc;
+    ngx_uint_t           i;
     ngx_tun_packet_t     pkt;
     ngx_tun_fragments_t  frags;
 
@@ -1100,12 +1146,26 @@ test_chain_long(void)
     ok(rc == NGX_DECLINED && frags.invalid == 1 && frags.datagrams == 0,
        "the whole is invalid: %d", (int) rc);
 
+    /* what precedes the first fragment header is a part of the whole */
+
+    n = chain(p, "\x3c", "", 0, 1, 80);
+    rc = input(&frags, &pkt, p, n, 0);
+    ok(rc == NGX_AGAIN, "IPv6, another header: %d", (int) rc);
+
+    for (i = 80; i < 64080; i += 8000) {
+        (void) piece(&frags, &pkt, 16, 1, 42, i, 8000, 1, 0);
+    }
+
+    rc = piece(&frags, &pkt, 16, 1, 42, i, 65528 - i, 0, 0);
+    ok(rc == NGX_DECLINED && frags.invalid == 2 && frags.datagrams == 0,
+       "too large: %d", (int) rc);
+
     /* a fragment in a fragment */
 
     n = chain(p, "", "\x2c", 0, 1, 8);
     ngx_tun_packet_put16(p + 50, 1);
     rc = input(&frags, &pkt, p, n, 0);
-    ok(rc == NGX_DECLINED && frags.invalid == 2, "nested: %d", (int) rc);
+    ok(rc == NGX_DECLINED && frags.invalid == 3, "nested: %d", (int) rc);
 
     ngx_tun_fragments_done(&frags);
 }
