@@ -60,11 +60,15 @@ typedef struct {
 } ngx_stream_tun_listen_t;
 
 
+typedef struct ngx_stream_tun_batch_s  ngx_stream_tun_batch_t;
+
+
 typedef struct {
     ngx_array_t                  tuns;       /* of ngx_stream_tun_t * */
     ngx_array_t                  listens;    /* ngx_stream_tun_listen_t * */
     ngx_stream_filter_pt         next_filter;
     BIO_METHOD                  *bio_method; /* TLS over our connections */
+    ngx_stream_tun_batch_t      *batch;      /* of relays, in a worker */
 } ngx_stream_tun_main_conf_t;
 
 
@@ -72,11 +76,34 @@ typedef struct {
 #define NGX_STREAM_TUN_EARLY      1
 
 
+/* "tun_udp_relay": whose datagrams come back to the client */
+
+typedef enum {
+    NGX_STREAM_TUN_RELAY_INDEPENDENT = 0,
+    NGX_STREAM_TUN_RELAY_ADDRESS,
+    NGX_STREAM_TUN_RELAY_PORT
+} ngx_stream_tun_filtering_e;
+
+
 typedef struct {
     ngx_uint_t                     accept;   /* NGX_STREAM_TUN_* */
     ngx_uint_t                     listen;   /* has a `tun_listen` */
+    ngx_uint_t                     relay;    /* has "tun_udp_relay on" */
+    ngx_stream_tun_filtering_e     filtering;
     ngx_stream_content_handler_pt  content_handler;
 } ngx_stream_tun_srv_conf_t;
+
+
+typedef struct ngx_stream_tun_relay_s  ngx_stream_tun_relay_t;
+
+
+/* of a session of a UDP flow */
+
+typedef struct {
+    ngx_event_free_peer_pt         free;     /* of the balancer */
+    ngx_stream_tun_relay_t        *relay;
+    ngx_uint_t                     refused;  /* unsigned  refused:1; */
+} ngx_stream_tun_ctx_t;
 
 
 extern ngx_module_t  ngx_stream_tun_module;
@@ -131,9 +158,17 @@ void ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
 /* At postconfiguration. */
 ngx_int_t ngx_stream_tun_init_udp(ngx_conf_t *cf);
 
+ngx_stream_tun_ctx_t *ngx_stream_tun_udp_ctx(ngx_stream_session_t *s);
+
 /* The filter for sessions of datagrams, while an upstream is connected. */
 ngx_int_t ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
     ngx_uint_t from_upstream);
+
+/* ngx_stream_tun_relay.c */
+
+char *ngx_stream_tun_udp_relay(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_stream_tun_add_relay_variables(ngx_conf_t *cf);
 
 /* ngx_stream_tun_ssl.c */
 

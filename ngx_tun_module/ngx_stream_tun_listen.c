@@ -290,6 +290,13 @@ ngx_stream_tun_init_listens(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
 
         ngx_stream_tun_init_listening(cf, stl);
 
+        if (stl->listen.relay && stl->listen.type != SOCK_DGRAM) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"tun_udp_relay\" needs the \"udp\" parameter of "
+                          "\"tun_listen\" in %s:%ui", stl->file, stl->line);
+            return NGX_ERROR;
+        }
+
         listen = ngx_array_push(&st->conf.listens);
         if (listen == NULL) {
             return NGX_ERROR;
@@ -335,6 +342,7 @@ ngx_stream_tun_init_listening(ngx_conf_t *cf, ngx_stream_tun_listen_t *stl)
     tscf = stl->ctx->srv_conf[ngx_stream_tun_module.ctx_index];
 
     stl->listen.early = (tscf->accept == NGX_STREAM_TUN_EARLY);
+    stl->listen.relay = tscf->relay;
 
     ngx_memzero(&conf, sizeof(ngx_stream_addr_conf_t));
 

@@ -73,6 +73,13 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       offsetof(ngx_stream_tun_srv_conf_t, accept),
       &ngx_stream_tun_accepts },
 
+    { ngx_string("tun_udp_relay"),
+      NGX_STREAM_SRV_CONF|NGX_CONF_TAKE12,
+      ngx_stream_tun_udp_relay,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("address"),
       NGX_STREAM_TUN_CONF|NGX_CONF_1MORE,
       ngx_stream_tun_address,
@@ -244,6 +251,8 @@ ngx_stream_tun_create_srv_conf(ngx_conf_t *cf)
      * set by ngx_pcalloc():
      *
      *     tscf->listen = 0;
+     *     tscf->relay = 0;
+     *     tscf->filtering = NGX_STREAM_TUN_RELAY_INDEPENDENT;
      *     tscf->content_handler = NULL;
      */
 

@@ -7,16 +7,6 @@
 #include <ngx_stream_tun.h>
 
 
-/* what the session of a UDP flow is asked for */
-
-typedef struct {
-    ngx_event_free_peer_pt   free;       /* of the balancer */
-    ngx_uint_t               refused;    /* unsigned  refused:1; */
-} ngx_stream_tun_udp_ctx_t;
-
-
-static ngx_stream_tun_udp_ctx_t *ngx_stream_tun_udp_ctx(
-    ngx_stream_session_t *s);
 static void ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static ssize_t ngx_stream_tun_udp_recv(ngx_connection_t *c, u_char *buf,
@@ -51,7 +41,7 @@ ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
 {
     ngx_int_t                  rc;
     ngx_stream_upstream_t     *u;
-    ngx_stream_tun_udp_ctx_t  *ctx;
+    ngx_stream_tun_ctx_t  *ctx;
 
     u = s->upstream;
 
@@ -84,16 +74,16 @@ ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
 }
 
 
-static ngx_stream_tun_udp_ctx_t *
+ngx_stream_tun_ctx_t *
 ngx_stream_tun_udp_ctx(ngx_stream_session_t *s)
 {
-    ngx_stream_tun_udp_ctx_t  *ctx;
+    ngx_stream_tun_ctx_t  *ctx;
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
 
     if (ctx == NULL) {
         ctx = ngx_pcalloc(s->connection->pool,
-                          sizeof(ngx_stream_tun_udp_ctx_t));
+                          sizeof(ngx_stream_tun_ctx_t));
         if (ctx == NULL) {
             return NULL;
         }
@@ -110,7 +100,7 @@ ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state)
 {
     ngx_stream_session_t      *s;
-    ngx_stream_tun_udp_ctx_t  *ctx;
+    ngx_stream_tun_ctx_t  *ctx;
 
     s = pc->log->data;
 
@@ -168,7 +158,7 @@ ngx_stream_tun_udp_recv(ngx_connection_t *c, u_char *buf, size_t size)
 static void
 ngx_stream_tun_udp_refuse(ngx_stream_session_t *s, ngx_tun_icmp_error_e reason)
 {
-    ngx_stream_tun_udp_ctx_t  *ctx;
+    ngx_stream_tun_ctx_t  *ctx;
 
     ctx = ngx_stream_tun_udp_ctx(s);
 

@@ -62,7 +62,7 @@ ngx_stream_tun_add_variables(ngx_conf_t *cf)
         var->data = v->data;
     }
 
-    return NGX_OK;
+    return ngx_stream_tun_add_relay_variables(cf);
 }
 
 

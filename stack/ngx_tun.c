@@ -341,11 +341,12 @@ ngx_tun_close(ngx_tun_t *tun)
 
     ngx_tun_icmp_close(tun);
 
+    /* it gives back what it holds of the limits */
+    ngx_tun_udp_done(tun);
+
     ngx_tun_limits_done(&tun->limits);
 
     ngx_tun_fragments_done(&tun->fragments);
-
-    ngx_tun_udp_done(tun);
 
     if (tun->flows.buckets != NULL) {
         ngx_tun_flow_table_done(&tun->flows);

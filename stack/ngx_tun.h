@@ -48,6 +48,7 @@ typedef struct {
     in_port_t               last;
     int                     type;        /* SOCK_STREAM or SOCK_DGRAM */
     ngx_uint_t              early;       /* answer a SYN at once */
+    ngx_uint_t              relay;       /* one connection for each source */
 
     ngx_listening_t        *ls[2];       /* for IPv4 and IPv6 connections */
     void                   *data;        /* the caller's */
@@ -190,6 +191,34 @@ void ngx_tun_finish_after(ngx_connection_t *c);
  * that there is nothing, or that it may not.
  */
 void ngx_tun_refuse(ngx_connection_t *c, ngx_tun_icmp_error_e reason);
+
+/*
+ * A connection of a listen with "relay" has the datagrams of a source to all
+ * destinations that the listen takes; the first one is c->buffer, and went to
+ * c->local_sockaddr.
+ */
+
+typedef struct {
+    u_char                 *data;
+    size_t                  len;
+    u_char                  addr[16];      /* of the other side */
+    uint16_t                port;          /* host order */
+} ngx_tun_datagram_t;
+
+
+/*
+ * To be called by the read handler: NGX_OK, with data that lives until the
+ * handler returns, or NGX_AGAIN.
+ */
+ngx_int_t ngx_tun_recv_datagram(ngx_connection_t *c,
+    ngx_tun_datagram_t *datagram);
+
+/* An answer from any address of the connection's family. */
+void ngx_tun_send_datagram(ngx_connection_t *c, ngx_tun_datagram_t *datagram);
+
+/* As ngx_tun_refuse(), about a datagram to that address. */
+void ngx_tun_refuse_datagram(ngx_connection_t *c, ngx_tun_datagram_t *datagram,
+    ngx_tun_icmp_error_e reason);
 
 /* Counts an answer that was dropped, for nobody had a buffer as large. */
 void ngx_tun_oversized(ngx_connection_t *c);

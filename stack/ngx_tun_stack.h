@@ -61,7 +61,6 @@ typedef struct ngx_tun_udp_s  ngx_tun_udp_t;
 
 typedef struct {
     ngx_tun_flow_key_t          key;
-    uint64_t                    hash;
     u_char                     *data;
     size_t                      len;
     size_t                      size;        /* of each but the last */

@@ -14,12 +14,6 @@
 #include <ngx_tun_udp.h>
 
 
-#define NGX_TUN_UDP_DATA_MAX   65507     /* what IPv4 carries */
-#define NGX_TUN_UDP_BATCH      65000     /* bytes of datagrams together */
-#define NGX_TUN_UDP_BATCH_MAX  64        /* the kernel's UDP_MAX_SEGMENTS */
-
-#define NGX_TUN_UDP_QUESTION   53        /* one question, one answer */
-
 /* a flow that was used since does not give way */
 #define NGX_TUN_UDP_IDLE       100       /* ms */
 
@@ -44,24 +38,23 @@ typedef struct {
 } ngx_tun_udp_held_t;
 
 
-static void ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
-    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len);
-static void ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
-    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len);
+static void ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
+    u_char *data, size_t len);
+static ngx_tun_udp_t *ngx_tun_udp_lookup(ngx_tun_t *tun,
+    ngx_tun_flow_key_t *key);
+static void ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
+    ngx_tun_flow_key_t *key, u_char *data, size_t len);
+static void ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
+    ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *target, u_char *data,
+    size_t len);
 static ngx_int_t ngx_tun_udp_claim(ngx_tun_t *tun, ngx_tun_claim_t *claim,
     ngx_tun_flow_key_t *key);
 static ngx_int_t ngx_tun_udp_make_room(ngx_tun_t *tun,
     ngx_tun_claim_t *oldest);
-static void ngx_tun_udp_deliver(ngx_tun_udp_t *udp, u_char *data, size_t len);
+static void ngx_tun_udp_deliver(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *target,
+    u_char *data, size_t len);
 static void ngx_tun_udp_wait(ngx_tun_udp_t *udp, u_char *data, size_t len);
-static void ngx_tun_udp_used(ngx_tun_udp_t *udp);
 static void ngx_tun_udp_end(ngx_tun_udp_t *udp);
-static void ngx_tun_udp_end_later(ngx_tun_udp_t *udp);
-static ngx_int_t ngx_tun_udp_append(ngx_tun_udp_t *udp, struct iovec *iov,
-    ngx_uint_t n, size_t len);
-static void ngx_tun_udp_start_batch(ngx_tun_udp_t *udp, struct iovec *iov,
-    ngx_uint_t n, size_t len);
-static void ngx_tun_udp_write_batch(ngx_tun_t *tun);
 static void ngx_tun_udp_release(ngx_tun_t *tun, ngx_tun_udp_held_t *held);
 static ngx_uint_t ngx_tun_udp_over(ngx_tun_udp_t *udp);
 static void ngx_tun_udp_tick_handler(ngx_event_t *ev);
@@ -69,10 +62,6 @@ static void ngx_tun_udp_tick_handler(ngx_event_t *ev);
 
 #define ngx_tun_udp_from_claim(c)                                             \
     ((ngx_tun_udp_t *) ((u_char *) (c) - offsetof(ngx_tun_udp_t, claim)))
-
-/* something that was asked and not answered */
-
-#define ngx_tun_udp_outstanding(udp)  ((udp)->responses < (udp)->requests)
 
 
 ngx_int_t
@@ -127,7 +116,6 @@ ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 {
     u_char                *p;
     size_t                 len, size;
-    uint64_t               hash;
     ngx_tun_flow_key_t     key;
     ngx_tun_packet_udp_t   uh;
 
@@ -147,7 +135,6 @@ ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     }
 
     ngx_tun_flow_key(&key, pkt, uh.src_port, uh.dst_port);
-    hash = ngx_tun_flow_hash(&tun->udp.flows, &key, 0);
 
     p = uh.data;
     len = uh.end - p;
@@ -156,7 +143,7 @@ ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     do {
         size = ngx_min(size, len);
 
-        ngx_tun_udp_datagram(tun, pkt, &key, hash, p, size);
+        ngx_tun_udp_datagram(tun, &key, p, size);
 
         p += size;
         len -= size;
@@ -166,37 +153,20 @@ ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
 
 static void
-ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
-    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len)
+ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
+    size_t len)
 {
-    ngx_tun_udp_t  *udp;
+    ngx_tun_udp_t     *udp;
+    ngx_tun_listen_t  *listen;
 
     (void) ngx_atomic_fetch_add(&tun->stat->datagrams_in, 1);
 
-    udp = (ngx_tun_udp_t *) ngx_tun_flow_lookup(&tun->udp.flows, key, hash);
-
-    if (udp != NULL && udp->connection->udp == NULL) {
-        ngx_tun_udp_detach(udp);
-        udp = NULL;
-    }
+    udp = ngx_tun_udp_lookup(tun, key);
 
     if (udp != NULL) {
-        ngx_tun_udp_deliver(udp, data, len);
-
-    } else {
-        ngx_tun_udp_open(tun, pkt, key, hash, data, len);
+        ngx_tun_udp_deliver(udp, key, data, len);
+        return;
     }
-}
-
-
-static void
-ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
-    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len)
-{
-    ngx_tun_udp_t     *udp;
-    ngx_tun_claim_t    claim;
-    ngx_connection_t  *c;
-    ngx_tun_listen_t  *listen;
 
     if (ngx_tun_own_address(tun, key)) {
         (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
@@ -211,6 +181,67 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return;
     }
 
+    if (listen->relay) {
+        ngx_tun_udp_relay(tun, listen, key, data, len);
+
+    } else {
+        ngx_tun_udp_open(tun, listen, key, key, data, len);
+    }
+}
+
+
+static ngx_tun_udp_t *
+ngx_tun_udp_lookup(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
+{
+    uint64_t        hash;
+    ngx_tun_udp_t  *udp;
+
+    hash = ngx_tun_flow_hash(&tun->udp.flows, key, 0);
+
+    udp = (ngx_tun_udp_t *) ngx_tun_flow_lookup(&tun->udp.flows, key, hash);
+
+    if (udp != NULL && udp->connection->udp == NULL) {
+        ngx_tun_udp_detach(udp);
+        return NULL;
+    }
+
+    return udp;
+}
+
+
+/* one flow for all destinations of a source: RFC 4787, 4.1 */
+
+static void
+ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
+    ngx_tun_flow_key_t *key, u_char *data, size_t len)
+{
+    ngx_tun_udp_t       *udp;
+    ngx_tun_flow_key_t   source;
+
+    source = *key;
+    source.dst_port = 0;
+    ngx_memzero(source.dst, 16);
+
+    udp = ngx_tun_udp_lookup(tun, &source);
+
+    if (udp != NULL) {
+        ngx_tun_udp_deliver(udp, key, data, len);
+
+    } else {
+        ngx_tun_udp_open(tun, listen, &source, key, data, len);
+    }
+}
+
+
+static void
+ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
+    ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *target, u_char *data,
+    size_t len)
+{
+    ngx_tun_udp_t     *udp;
+    ngx_tun_claim_t    claim;
+    ngx_connection_t  *c;
+
     ngx_memzero(&claim, sizeof(ngx_tun_claim_t));
 
     if (ngx_tun_udp_claim(tun, &claim, key) != NGX_OK) {
@@ -218,7 +249,7 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return;
     }
 
-    udp = ngx_tun_udp_create(tun, listen->ls[key->addr_len == 16], key, hash,
+    udp = ngx_tun_udp_create(tun, listen->ls[key->addr_len == 16], target,
                              data, len);
     if (udp == NULL) {
         ngx_tun_limit_release(&tun->limits, &claim);
@@ -226,6 +257,11 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     }
 
     ngx_tun_limit_move(&udp->claim, &claim);
+
+    udp->relay = listen->relay;
+    udp->asked = *target;
+    udp->flow.key = *key;
+    udp->flow.hash = ngx_tun_flow_hash(&tun->udp.flows, key, 0);
 
     ngx_tun_flow_insert(&tun->udp.flows, &udp->flow);
     udp->inserted = 1;
@@ -314,7 +350,8 @@ ngx_tun_udp_make_room(ngx_tun_t *tun, ngx_tun_claim_t *oldest)
 
 
 static void
-ngx_tun_udp_deliver(ngx_tun_udp_t *udp, u_char *data, size_t len)
+ngx_tun_udp_deliver(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *target,
+    u_char *data, size_t len)
 {
     ngx_tun_t    *tun;
     ngx_event_t  *rev;
@@ -325,6 +362,7 @@ ngx_tun_udp_deliver(ngx_tun_udp_t *udp, u_char *data, size_t len)
 
     udp->requests++;
     udp->last_len = len;
+    udp->target = target;
 
     if (udp->waiting_n != 0) {
         ngx_tun_udp_wait(udp, data, len);
@@ -357,7 +395,8 @@ ngx_tun_udp_wait(ngx_tun_udp_t *udp, u_char *data, size_t len)
 {
     ngx_tun_udp_waiting_t  *waiting;
 
-    if (udp->waiting_n == NGX_TUN_UDP_WAITING
+    if (udp->relay
+        || udp->waiting_n == NGX_TUN_UDP_WAITING
         || udp->waiting_bytes + len > NGX_TUN_UDP_WAITING_BYTES
         || ngx_tun_full(udp->tun))
     {
@@ -388,7 +427,7 @@ failed:
 }
 
 
-static void
+void
 ngx_tun_udp_used(ngx_tun_udp_t *udp)
 {
     udp->used = ngx_current_msec;
@@ -415,7 +454,7 @@ ngx_tun_udp_end(ngx_tun_udp_t *udp)
 }
 
 
-static void
+void
 ngx_tun_udp_end_later(ngx_tun_udp_t *udp)
 {
     if (!udp->in_end) {
@@ -462,166 +501,6 @@ ngx_tun_udp_detach(ngx_tun_udp_t *udp)
 
 
 void
-ngx_tun_udp_output(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
-    size_t len)
-{
-    size_t                 header_len;
-    u_char                 header[NGX_TUN_PACKET_UDP_MAX];
-    ngx_tun_t             *tun;
-    ngx_tun_flow_key_t    *key;
-    ngx_tun_packet_udp_t   uh;
-
-    tun = udp->tun;
-    key = &udp->flow.key;
-
-    udp->responses++;
-    ngx_tun_udp_used(udp);
-
-    (void) ngx_atomic_fetch_add(&tun->stat->datagrams_out, 1);
-
-    if (key->dst_port == NGX_TUN_UDP_QUESTION
-        && !ngx_tun_udp_outstanding(udp))
-    {
-        ngx_tun_udp_end_later(udp);
-    }
-
-    if (len > NGX_TUN_UDP_DATA_MAX) {
-        (void) ngx_atomic_fetch_add(&tun->stat->udp_oversized, 1);
-        return;
-    }
-
-    if (ngx_tun_udp_append(udp, iov, n, len) == NGX_OK) {
-        return;
-    }
-
-    ngx_tun_udp_write_batch(tun);
-
-    if (tun->queue.uso
-        && len != 0
-        && len + NGX_TUN_PACKET_UDP_MAX <= tun->queue.mtu)
-    {
-        ngx_tun_udp_start_batch(udp, iov, n, len);
-        return;
-    }
-
-    uh.src_port = key->dst_port;
-    uh.dst_port = key->src_port;
-
-    header_len = ngx_tun_packet_build_udp(header, key->dst, key->src,
-                                          key->addr_len, &uh, len,
-                                          tun->udp.id++);
-
-    iov[1].iov_base = header;
-    iov[1].iov_len = header_len;
-
-    (void) ngx_tun_queue_write_udp(&tun->queue, iov, n, header_len, len, 0);
-}
-
-
-/* datagrams of a flow and of one size go to the kernel together */
-
-static void
-ngx_tun_udp_start_batch(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
-    size_t len)
-{
-    ngx_tun_udp_batch_t  *batch;
-
-    batch = &udp->tun->udp.batch;
-
-    batch->key = udp->flow.key;
-    batch->hash = udp->flow.hash;
-    batch->size = len;
-    batch->len = 0;
-    batch->n = 0;
-    batch->open = 1;
-
-    (void) ngx_tun_udp_append(udp, iov, n, len);
-
-    ngx_tun_post_flush(udp->tun);
-}
-
-
-static ngx_int_t
-ngx_tun_udp_append(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
-    size_t len)
-{
-    u_char               *p;
-    ngx_uint_t            i;
-    ngx_tun_udp_batch_t  *batch;
-
-    batch = &udp->tun->udp.batch;
-
-    if (!batch->open
-        || len == 0
-        || len > batch->size
-        || batch->len + len > NGX_TUN_UDP_BATCH
-        || batch->hash != udp->flow.hash
-        || ngx_memcmp(&batch->key, &udp->flow.key, sizeof(ngx_tun_flow_key_t))
-           != 0)
-    {
-        return NGX_DECLINED;
-    }
-
-    p = batch->data + batch->len;
-
-    for (i = 2; i < n; i++) {
-        p = ngx_cpymem(p, iov[i].iov_base, iov[i].iov_len);
-    }
-
-    batch->len += len;
-    batch->n++;
-
-    /* only the last one may be shorter */
-
-    if (len != batch->size || batch->n == NGX_TUN_UDP_BATCH_MAX) {
-        batch->open = 0;
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_tun_udp_write_batch(ngx_tun_t *tun)
-{
-    size_t                 header_len;
-    u_char                 header[NGX_TUN_PACKET_UDP_MAX];
-    struct iovec           iov[3];
-    ngx_tun_flow_key_t    *key;
-    ngx_tun_udp_batch_t   *batch;
-    ngx_tun_packet_udp_t   uh;
-
-    batch = &tun->udp.batch;
-
-    if (batch->n == 0) {
-        return;
-    }
-
-    key = &batch->key;
-
-    uh.src_port = key->dst_port;
-    uh.dst_port = key->src_port;
-
-    header_len = ngx_tun_packet_build_udp(header, key->dst, key->src,
-                                          key->addr_len, &uh, batch->len,
-                                          tun->udp.id);
-
-    tun->udp.id += (uint16_t) batch->n;
-
-    iov[1].iov_base = header;
-    iov[1].iov_len = header_len;
-    iov[2].iov_base = batch->data;
-    iov[2].iov_len = batch->len;
-
-    (void) ngx_tun_queue_write_udp(&tun->queue, iov, 3, header_len, batch->len,
-                                   (batch->n > 1) ? batch->size : 0);
-
-    batch->n = 0;
-    batch->open = 0;
-}
-
-
-void
 ngx_tun_refuse(ngx_connection_t *c, ngx_tun_icmp_error_e reason)
 {
     ngx_tun_udp_t  *udp;
@@ -632,7 +511,24 @@ ngx_tun_refuse(ngx_connection_t *c, ngx_tun_icmp_error_e reason)
 
     udp = ngx_tun_connection_flow(c);
 
-    ngx_tun_icmp_error(udp->tun, reason, &udp->flow.key, udp->last_len);
+    ngx_tun_icmp_error(udp->tun, reason, &udp->asked, udp->last_len);
+}
+
+
+void
+ngx_tun_refuse_datagram(ngx_connection_t *c, ngx_tun_datagram_t *datagram,
+    ngx_tun_icmp_error_e reason)
+{
+    ngx_tun_udp_t       *udp;
+    ngx_tun_flow_key_t   key;
+
+    udp = ngx_tun_connection_flow(c);
+
+    key = udp->flow.key;
+    key.dst_port = datagram->port;
+    ngx_memcpy(key.dst, datagram->addr, 16);
+
+    ngx_tun_icmp_error(udp->tun, reason, &key, datagram->len);
 }
 
 

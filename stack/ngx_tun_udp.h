@@ -26,6 +26,9 @@
  */
 
 
+/* bytes of answers that go to the kernel together */
+#define NGX_TUN_UDP_BATCH          65000
+
 /* of what a session does not read now */
 #define NGX_TUN_UDP_WAITING        64
 #define NGX_TUN_UDP_WAITING_BYTES  (256 * 1024)
@@ -51,38 +54,59 @@ struct ngx_tun_udp_s {
     ngx_msec_t                used;
     ngx_queue_t               ended;     /* to be ended by the flush */
 
+    ngx_tun_flow_key_t       *target;    /* of the datagram, if a relay's */
     u_char                   *data;      /* that is given right now, or NULL */
     size_t                    len;
     ngx_queue_t               waiting;
     ngx_uint_t                waiting_n;
     size_t                    waiting_bytes;
 
-    size_t                    last_len;  /* of the last datagram */
+    ngx_tun_flow_key_t        asked;     /* of the first datagram */
+    size_t                    last_len;  /* of the last one */
     ngx_uint_t                requests;
     ngx_uint_t                responses;
 
     unsigned                  inserted:1;
     unsigned                  in_end:1;
+    unsigned                  relay:1;   /* the key has no destination */
 };
+
+
+/* something was asked and not answered */
+#define ngx_tun_udp_outstanding(udp)  ((udp)->responses < (udp)->requests)
 
 
 /* ngx_tun_udp_connection.c */
 
 /*
- * Makes flow and connection for a first datagram, which is c->buffer then;
- * the claim is taken over.  NULL: a limit was met, or no memory.
+ * Makes flow and connection for a first datagram, which is c->buffer then.
+ * NULL: a limit was met, or no memory.
  */
 ngx_tun_udp_t *ngx_tun_udp_create(ngx_tun_t *tun, ngx_listening_t *ls,
-    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len);
+    ngx_tun_flow_key_t *key, u_char *data, size_t len);
 
 /* ngx_tun_udp.c */
 
-/* A datagram for the client. */
-void ngx_tun_udp_output(ngx_tun_udp_t *udp, struct iovec *iov, ngx_uint_t n,
-    size_t len);
+/* The flow is in use. */
+void ngx_tun_udp_used(ngx_tun_udp_t *udp);
+
+/* Ends the session with the flush, if nothing was asked until then. */
+void ngx_tun_udp_end_later(ngx_tun_udp_t *udp);
 
 /* The flow is not found any more. */
 void ngx_tun_udp_detach(ngx_tun_udp_t *udp);
+
+/* ngx_tun_udp_output.c */
+
+/*
+ * A datagram for the client, from the destination of the key: iov[2] to
+ * iov[n - 1], len bytes.  The first two are used here.
+ */
+void ngx_tun_udp_output(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *key,
+    struct iovec *iov, ngx_uint_t n, size_t len);
+
+/* Writes what is held back. */
+void ngx_tun_udp_write_batch(ngx_tun_t *tun);
 
 
 #endif /* _NGX_TUN_UDP_H_INCLUDED_ */

@@ -18,7 +18,7 @@
 
 
 static ngx_int_t ngx_tun_udp_init_flow(ngx_connection_t *c, ngx_tun_t *tun,
-    ngx_tun_flow_key_t *key, uint64_t hash);
+    ngx_tun_flow_key_t *key);
 static void ngx_tun_udp_cleanup(void *data);
 static void ngx_tun_udp_forget(void *data);
 
@@ -33,7 +33,7 @@ static ngx_chain_t *ngx_tun_udp_send_chain(ngx_connection_t *c,
 
 ngx_tun_udp_t *
 ngx_tun_udp_create(ngx_tun_t *tun, ngx_listening_t *ls,
-    ngx_tun_flow_key_t *key, uint64_t hash, u_char *data, size_t len)
+    ngx_tun_flow_key_t *key, u_char *data, size_t len)
 {
     ngx_buf_t         *b;
     ngx_connection_t  *c;
@@ -45,7 +45,7 @@ ngx_tun_udp_create(ngx_tun_t *tun, ngx_listening_t *ls,
 
     b = ngx_create_temp_buf(c->pool, ngx_max(len, 1));
 
-    if (b == NULL || ngx_tun_udp_init_flow(c, tun, key, hash) != NGX_OK) {
+    if (b == NULL || ngx_tun_udp_init_flow(c, tun, key) != NGX_OK) {
         ngx_tun_connection_discard(c);
         return NULL;
     }
@@ -60,7 +60,7 @@ ngx_tun_udp_create(ngx_tun_t *tun, ngx_listening_t *ls,
 
 static ngx_int_t
 ngx_tun_udp_init_flow(ngx_connection_t *c, ngx_tun_t *tun,
-    ngx_tun_flow_key_t *key, uint64_t hash)
+    ngx_tun_flow_key_t *key)
 {
     ngx_tun_udp_t       *udp;
     ngx_pool_cleanup_t  *cln, *forget;
@@ -76,14 +76,13 @@ ngx_tun_udp_init_flow(ngx_connection_t *c, ngx_tun_t *tun,
     udp->tun = tun;
     udp->connection = c;
     udp->flow.key = *key;
-    udp->flow.hash = hash;
     udp->used = ngx_current_msec;
 
     ngx_queue_init(&udp->waiting);
 
     /* what follows "proxy_requests" deletes c->udp, and so tells of it */
 
-    udp->node.key = (ngx_rbtree_key_t) hash;
+    udp->node.key = (ngx_rbtree_key_t) c->number;
     ngx_rbtree_insert(&c->listening->rbtree, &udp->node);
 
     c->udp = (ngx_udp_connection_t *) &udp->node;
@@ -241,12 +240,15 @@ ngx_tun_udp_recv_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
 static ssize_t
 ngx_tun_udp_send(ngx_connection_t *c, u_char *buf, size_t size)
 {
-    struct iovec  iov[3];
+    struct iovec    iov[3];
+    ngx_tun_udp_t  *udp;
+
+    udp = ngx_tun_connection_flow(c);
 
     iov[2].iov_base = buf;
     iov[2].iov_len = size;
 
-    ngx_tun_udp_output(ngx_tun_connection_flow(c), iov, 3, size);
+    ngx_tun_udp_output(udp, &udp->flow.key, iov, 3, size);
 
     c->sent += size;
 
@@ -259,10 +261,13 @@ ngx_tun_udp_send(ngx_connection_t *c, u_char *buf, size_t size)
 static ngx_chain_t *
 ngx_tun_udp_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
 {
-    size_t         len, size;
-    ngx_buf_t     *b;
-    ngx_uint_t     n;
-    struct iovec   iov[2 + NGX_TUN_UDP_IOVS];
+    size_t          len, size;
+    ngx_buf_t      *b;
+    ngx_uint_t      n;
+    struct iovec    iov[2 + NGX_TUN_UDP_IOVS];
+    ngx_tun_udp_t  *udp;
+
+    udp = ngx_tun_connection_flow(c);
 
     n = 2;
     len = 0;
@@ -293,7 +298,7 @@ ngx_tun_udp_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
         /* the end of an upstream is no empty datagram */
 
         if (n != 2 || !b->last_buf) {
-            ngx_tun_udp_output(ngx_tun_connection_flow(c), iov, n, len);
+            ngx_tun_udp_output(udp, &udp->flow.key, iov, n, len);
             c->sent += len;
         }
 
@@ -302,4 +307,50 @@ ngx_tun_udp_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
     }
 
     return NULL;
+}
+
+
+ngx_int_t
+ngx_tun_recv_datagram(ngx_connection_t *c, ngx_tun_datagram_t *datagram)
+{
+    ngx_tun_udp_t  *udp;
+
+    udp = ngx_tun_connection_flow(c);
+
+    c->read->ready = 0;
+
+    if (udp->data == NULL) {
+        return NGX_AGAIN;
+    }
+
+    datagram->data = udp->data;
+    datagram->len = udp->len;
+    datagram->port = udp->target->dst_port;
+    ngx_memcpy(datagram->addr, udp->target->dst, 16);
+
+    udp->data = NULL;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_tun_send_datagram(ngx_connection_t *c, ngx_tun_datagram_t *datagram)
+{
+    struct iovec         iov[3];
+    ngx_tun_udp_t       *udp;
+    ngx_tun_flow_key_t   key;
+
+    udp = ngx_tun_connection_flow(c);
+
+    key = udp->flow.key;
+    key.dst_port = datagram->port;
+    ngx_memcpy(key.dst, datagram->addr, 16);
+
+    iov[2].iov_base = datagram->data;
+    iov[2].iov_len = datagram->len;
+
+    ngx_tun_udp_output(udp, &key, iov, 3, datagram->len);
+
+    c->sent += datagram->len;
 }

@@ -484,7 +484,8 @@ for my $case (
 	  qr/no "ssl_certificate" is defined .* in \S*test\.conf:\d+/ ],
 	[ 'no key', "tun_listen tun0 ssl; ssl_certificate "
 	  . "$dir/one.example.pem;", qr/no "ssl_certificate_key" is defined/ ],
-	[ 'udp', 'tun_listen tun0 udp;', qr/"udp" is not supported/ ])
+	[ 'udp', 'tun_listen tun0 udp ssl;',
+	  qr/"ssl", which is incompatible with "udp"/ ])
 {
 	my ($rc, $out) = $t->test_conf(<<"EOC");
 %%GLOBALS%%
