@@ -29,6 +29,7 @@ typedef struct {
     ngx_tun_device_t             device;
     ngx_tun_device_t            *old;        /* until the cycle is in force */
     ngx_tun_handoff_t           *handoff;    /* one for each queue */
+    ngx_tun_icmp_sockets_t      *icmp;       /* too, or NULL */
     ngx_tun_stat_t              *stat;       /* one for each worker */
     ngx_atomic_t                *generation; /* counts the cycles */
     ngx_tun_t                   *tun;        /* in a worker */

@@ -28,6 +28,7 @@ static ngx_conf_enum_t  ngx_stream_tun_stacks[] = {
 
 static ngx_conf_enum_t  ngx_stream_tun_icmps[] = {
     { ngx_string("reply"), NGX_TUN_ICMP_REPLY },
+    { ngx_string("forward"), NGX_TUN_ICMP_FORWARD },
     { ngx_string("drop"), NGX_TUN_ICMP_DROP },
     { ngx_null_string, 0 }
 };
@@ -330,6 +331,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
 {
     ngx_uint_t                    i;
     ngx_stream_tun_t            **stp, *st;
+    ngx_core_conf_t              *ccf;
     ngx_tun_options_t             options;
     ngx_stream_tun_main_conf_t   *tmcf;
 
@@ -349,6 +351,12 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+
+    /* queues are no more than workers */
+
+    options.parts = tmcf->tuns.nelts * ccf->worker_processes;
+
     stp = tmcf->tuns.elts;
 
     for (i = 0; i < tmcf->tuns.nelts; i++) {
@@ -364,6 +372,8 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.handoff = &st->handoff[ngx_worker];
         options.stat = &st->stat[ngx_worker];
         options.generation = st->generation;
+        options.icmp = (st->icmp != NULL) ? &st->icmp[ngx_worker] : NULL;
+        options.part = i * ccf->worker_processes + ngx_worker;
 
         st->tun = ngx_tun_open(&options, cycle);
         if (st->tun == NULL) {

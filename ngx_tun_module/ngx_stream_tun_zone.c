@@ -123,7 +123,18 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
                                                      : 0,
                                        st->cycle->pool, log);
 
-    return (st->handoff != NULL) ? NGX_OK : NGX_ERROR;
+    if (st->handoff == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (st->conf.icmp != NGX_TUN_ICMP_FORWARD) {
+        return NGX_OK;
+    }
+
+    st->icmp = ngx_tun_icmp_sockets_open(st->conf.device.queues,
+                                         st->cycle->pool, log);
+
+    return (st->icmp != NULL) ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -289,6 +300,10 @@ ngx_stream_tun_cleanup(void *data)
 
     if (st->handoff != NULL) {
         ngx_tun_handoff_close(st->handoff, st->conf.device.queues);
+    }
+
+    if (st->icmp != NULL) {
+        ngx_tun_icmp_sockets_close(st->icmp, st->conf.device.queues);
     }
 
     ngx_tun_device_close(&st->device,

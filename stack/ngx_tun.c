@@ -23,7 +23,6 @@ static ngx_int_t ngx_tun_init_limits(ngx_tun_t *tun);
 static void ngx_tun_init_udp_limits(ngx_tun_t *tun);
 static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
 static ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
-static void ngx_tun_close_connection(ngx_connection_t *c);
 static void ngx_tun_reset_flows(ngx_tun_t *tun);
 static void ngx_tun_read_handler(ngx_event_t *rev);
 static ngx_int_t ngx_tun_get_buf(ngx_tun_t *tun);
@@ -75,7 +74,7 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     }
 
     if (ngx_tun_init_limits(tun) != NGX_OK
-        || ngx_tun_icmp_open(tun) != NGX_OK)
+        || ngx_tun_icmp_open(tun, options) != NGX_OK)
     {
         goto failed;
     }
@@ -281,7 +280,7 @@ ngx_tun_open_handoff(ngx_tun_t *tun)
 }
 
 
-static void
+void
 ngx_tun_close_connection(ngx_connection_t *c)
 {
     /* the descriptor is the cycle's */
@@ -473,6 +472,7 @@ ngx_tun_retire(ngx_tun_t *tun)
 
     if (rev->active) {
         ngx_del_event(rev, NGX_READ_EVENT, 0);
+        ngx_tun_icmp_retire(tun);
         ngx_tun_linger_handler(&tun->linger);
         ngx_tun_udp_retire(tun);
     }

@@ -14,6 +14,7 @@
 
 #include <ngx_tun_device.h>
 #include <ngx_tun_handoff.h>
+#include <ngx_tun_icmp_socket.h>
 #include <ngx_tun_limit.h>
 
 
@@ -150,6 +151,10 @@ typedef struct {
     ngx_tun_handoff_t      *handoff;       /* of the queue */
     ngx_tun_stat_t         *stat;          /* of this worker */
     ngx_atomic_t           *generation;    /* of the device, shared */
+
+    ngx_tun_icmp_sockets_t *icmp;          /* where pings are forwarded */
+    ngx_uint_t              part;          /* of all queues of all devices */
+    ngx_uint_t              parts;
 } ngx_tun_options_t;
 
 

@@ -9,6 +9,7 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_icmp.h>
+#include <ngx_tun_icmp_forward.h>
 
 
 #define NGX_TUN_ICMP_SOURCES  4096
@@ -27,6 +28,8 @@ struct ngx_tun_icmp_s {
 
     ngx_msec_t              echo[NGX_TUN_ICMP_SOURCES];
     ngx_msec_t              error[NGX_TUN_ICMP_SOURCES];
+
+    ngx_tun_icmp_forward_t *forward;
 };
 
 
@@ -41,11 +44,32 @@ static void ngx_tun_icmp_neighbour(ngx_tun_address_t *addr, u_char *src);
 
 
 ngx_int_t
-ngx_tun_icmp_open(ngx_tun_t *tun)
+ngx_tun_icmp_open(ngx_tun_t *tun, ngx_tun_options_t *options)
 {
     tun->icmp = ngx_calloc(sizeof(ngx_tun_icmp_t), tun->log);
+    if (tun->icmp == NULL) {
+        return NGX_ERROR;
+    }
 
-    return (tun->icmp != NULL) ? NGX_OK : NGX_ERROR;
+    if (tun->conf->icmp != NGX_TUN_ICMP_FORWARD) {
+        return NGX_OK;
+    }
+
+    tun->icmp->forward = ngx_tun_icmp_forward_open(tun, options->icmp,
+                                                   options->part,
+                                                   options->parts);
+
+    return (tun->icmp->forward != NULL) ? NGX_OK : NGX_ERROR;
+}
+
+
+void
+ngx_tun_icmp_retire(ngx_tun_t *tun)
+{
+    if (tun->icmp->forward != NULL) {
+        ngx_tun_icmp_forward_close(tun->icmp->forward);
+        tun->icmp->forward = NULL;
+    }
 }
 
 
@@ -53,6 +77,8 @@ void
 ngx_tun_icmp_close(ngx_tun_t *tun)
 {
     if (tun->icmp != NULL) {
+        ngx_tun_icmp_retire(tun);
+
         ngx_free(tun->icmp);
         tun->icmp = NULL;
     }
@@ -63,6 +89,7 @@ void
 ngx_tun_icmp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
 {
     ngx_tun_packet_icmp_t  icmp;
+    ngx_tun_icmp_error_e   error;
 
     if (ngx_tun_packet_parse_icmp(pkt, &icmp) != NGX_TUN_PACKET_OK) {
         (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
@@ -88,7 +115,16 @@ ngx_tun_icmp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
         return;
     }
 
-    ngx_tun_icmp_reply(tun, pkt);
+    if (tun->conf->icmp == NGX_TUN_ICMP_REPLY) {
+        ngx_tun_icmp_reply(tun, pkt);
+
+    } else if (tun->icmp->forward != NULL
+               && ngx_tun_icmp_forward_send(tun->icmp->forward, pkt, &icmp,
+                                            &error)
+                  == NGX_DECLINED)
+    {
+        ngx_tun_icmp_error_about_packet(tun, error, pkt);
+    }
 }
 
 

@@ -17,8 +17,12 @@
  */
 
 
-/* NGX_OK, or NGX_ERROR without memory. */
-ngx_int_t ngx_tun_icmp_open(ngx_tun_t *tun);
+/* NGX_OK, or NGX_ERROR without memory or connections. */
+ngx_int_t ngx_tun_icmp_open(ngx_tun_t *tun, ngx_tun_options_t *options);
+
+/* No more pings come, a later cycle has identifiers and sockets of its own. */
+void ngx_tun_icmp_retire(ngx_tun_t *tun);
+
 void ngx_tun_icmp_close(ngx_tun_t *tun);
 
 /*

@@ -143,6 +143,12 @@ typedef struct {
 } ngx_tun_packet_icmp_t;
 
 
+/* the TTL or hop limit */
+
+#define ngx_tun_packet_ttl(pkt)                                               \
+    (pkt)->start[((pkt)->addr_len == 4) ? 8 : 7]
+
+
 /* the errors that we send */
 
 typedef enum {
@@ -353,6 +359,29 @@ size_t ngx_tun_packet_build_icmp_error(u_char *buf, ngx_tun_icmp_error_e error,
 void ngx_tun_packet_quote_udp(ngx_tun_packet_t *pkt, u_char *buf, u_char *src,
     u_char *dst, size_t addr_len, uint16_t src_port, uint16_t dst_port,
     size_t len);
+
+/* Changes the id of an echo message, whose checksum stays as right as it is. */
+void ngx_tun_packet_echo_id(u_char *p, uint16_t id);
+
+/*
+ * Parses the echo request, put into *quote, that an error is about.  It ends
+ * where the error ends, and is known to have an IP and an ICMP header.
+ * NGX_TUN_PACKET_OK, or anything else: it is no such error, or not for the one
+ * who sent the request.
+ */
+ngx_tun_packet_e ngx_tun_packet_parse_quoted_echo(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_t *quote, ngx_tun_packet_icmp_t *icmp);
+
+/* Gives it another source and id; its checksums stay as right as they are. */
+void ngx_tun_packet_requote_echo(ngx_tun_packet_t *quote, u_char *src,
+    uint16_t id);
+
+/*
+ * Puts an IP header in front of the ICMP message from pkt->payload to
+ * pkt->end, where there is room for it, and the checksum into the message.
+ */
+void ngx_tun_packet_finish_icmp(ngx_tun_packet_t *pkt, u_char *src,
+    u_char *dst, ngx_uint_t ttl);
 
 
 #endif /* _NGX_TUN_PACKET_H_INCLUDED_ */

@@ -34,11 +34,12 @@ typedef struct {
 
 static ngx_tun_packet_icmp_e ngx_tun_packet_icmp_kind(ngx_tun_packet_t *pkt);
 static ngx_uint_t ngx_tun_packet_icmp_query(u_char type);
-static void ngx_tun_packet_finish_icmp(ngx_tun_packet_t *pkt, u_char *src,
-    u_char *dst);
+static ngx_uint_t ngx_tun_packet_icmp_passed(ngx_tun_packet_t *pkt);
 static void ngx_tun_packet_ip_header(u_char *p, ngx_uint_t protocol,
-    u_char *src, u_char *dst, size_t addr_len, size_t total);
-static void ngx_tun_packet_ip_sum(u_char *p);
+    u_char *src, u_char *dst, size_t addr_len, size_t total, ngx_uint_t ttl);
+static void ngx_tun_packet_ip_sum(u_char *p, size_t len);
+static void ngx_tun_packet_replace(u_char *sum, u_char *old, u_char *new,
+    size_t len);
 
 
 /* by ngx_tun_icmp_error_e */
@@ -147,27 +148,16 @@ ngx_tun_packet_check_icmp(ngx_tun_packet_t *pkt)
 void
 ngx_tun_packet_echo_reply(ngx_tun_packet_t *pkt)
 {
-    u_char    *p, *start, src[16], dst[16];
-    uint16_t   id, df, sum, old, new;
+    u_char    *p, *start, type[2], src[16], dst[16];
+    uint16_t   id, df;
 
     p = pkt->payload;
 
-    ngx_memcpy(&old, p, 2);
-    p[0] = (pkt->addr_len == 4) ? NGX_TUN_PACKET_ICMP_ECHOREPLY
-                                : NGX_TUN_PACKET_ICMP6_ECHOREPLY;
-    ngx_memcpy(&new, p, 2);
+    type[0] = (pkt->addr_len == 4) ? NGX_TUN_PACKET_ICMP_ECHOREPLY
+                                   : NGX_TUN_PACKET_ICMP6_ECHOREPLY;
+    type[1] = 0;
 
-    /* RFC 1624; zero would be wrong where all else is zero */
-
-    ngx_memcpy(&sum, p + 2, 2);
-
-    sum = ~ngx_tun_packet_fold((uint16_t) ~sum + (uint16_t) ~old + new);
-
-    if (sum == 0) {
-        sum = 0xffff;
-    }
-
-    ngx_memcpy(p + 2, &sum, 2);
+    ngx_tun_packet_replace(p + 2, p, type, 2);
 
     /* the reply may be cut on its way where the request was allowed to be */
 
@@ -180,12 +170,12 @@ ngx_tun_packet_echo_reply(ngx_tun_packet_t *pkt)
     start = p - ngx_tun_packet_ip_len(pkt->addr_len);
 
     ngx_tun_packet_ip_header(start, pkt->protocol, dst, src, pkt->addr_len,
-                             pkt->end - start);
+                             pkt->end - start, NGX_TUN_PACKET_TTL);
 
     if (pkt->addr_len == 4) {
         ngx_tun_packet_put16(start + 4, id);
         ngx_tun_packet_put16(start + 6, df);
-        ngx_tun_packet_ip_sum(start);
+        ngx_tun_packet_ip_sum(start, 20);
     }
 
     pkt->start = start;
@@ -252,7 +242,7 @@ ngx_tun_packet_build_icmp_error(u_char *buf, ngx_tun_icmp_error_e error,
     out.end = ngx_cpymem(p, pkt->start, len);
     out.addr_len = pkt->addr_len;
 
-    ngx_tun_packet_finish_icmp(&out, src, pkt->src);
+    ngx_tun_packet_finish_icmp(&out, src, pkt->src, NGX_TUN_PACKET_TTL);
 
     return out.end - buf;
 }
@@ -269,7 +259,7 @@ ngx_tun_packet_quote_udp(ngx_tun_packet_t *pkt, u_char *buf, u_char *src,
     len += NGX_TUN_PACKET_UDP_LEN;
 
     ngx_tun_packet_ip_header(buf, IPPROTO_UDP, src, dst, addr_len,
-                             p - buf + len);
+                             p - buf + len, NGX_TUN_PACKET_TTL);
 
     ngx_tun_packet_put16(p, src_port);
     ngx_tun_packet_put16(p + 2, dst_port);
@@ -287,12 +277,112 @@ ngx_tun_packet_quote_udp(ngx_tun_packet_t *pkt, u_char *buf, u_char *src,
 }
 
 
-/* puts the IP header in front of the message, and the checksum into it */
-
-static void
-ngx_tun_packet_finish_icmp(ngx_tun_packet_t *pkt, u_char *src, u_char *dst)
+void
+ngx_tun_packet_echo_id(u_char *p, uint16_t id)
 {
-    u_char    *p;
+    u_char  new[2];
+
+    ngx_tun_packet_put16(new, id);
+    ngx_tun_packet_replace(p + 2, p + 4, new, 2);
+}
+
+
+ngx_tun_packet_e
+ngx_tun_packet_parse_quoted_echo(ngx_tun_packet_t *pkt,
+    ngx_tun_packet_t *quote, ngx_tun_packet_icmp_t *icmp)
+{
+    u_char      *p;
+    size_t       len, ip_len;
+    ngx_uint_t   version, type;
+
+    p = pkt->payload + NGX_TUN_PACKET_ICMP_LEN;
+    ip_len = ngx_tun_packet_ip_len(pkt->addr_len);
+
+    if (pkt->end - pkt->payload
+        < (ssize_t) (NGX_TUN_PACKET_ICMP_LEN * 2 + ip_len))
+    {
+        return NGX_TUN_PACKET_SHORT;
+    }
+
+    if (!ngx_tun_packet_icmp_passed(pkt)) {
+        return NGX_TUN_PACKET_HEADER;
+    }
+
+    len = pkt->end - p;
+
+    quote->start = p;
+    quote->end = pkt->end;
+    quote->addr_len = pkt->addr_len;
+    quote->fragment = 0;
+
+    if (pkt->addr_len == 4) {
+        version = 4;
+        type = NGX_TUN_PACKET_ICMP_ECHO;
+        quote->fragment = (ngx_tun_packet_get16(p + 6) & 0x1fff) != 0;
+        quote->protocol = p[9];
+        quote->src = p + 12;
+        ip_len = (p[0] & 0x0f) * 4;
+
+    } else {
+        version = 6;
+        type = NGX_TUN_PACKET_ICMP6_ECHO;
+        quote->protocol = p[6];
+        quote->src = p + 8;
+    }
+
+    quote->dst = quote->src + pkt->addr_len;
+    quote->payload = p + ip_len;
+
+    if ((ngx_uint_t) (p[0] >> 4) != version
+        || quote->fragment
+        || quote->protocol != pkt->protocol
+        || ip_len < (size_t) ngx_tun_packet_ip_len(pkt->addr_len)
+        || len < ip_len + NGX_TUN_PACKET_ICMP_LEN
+        || quote->payload[0] != type)
+    {
+        return NGX_TUN_PACKET_HEADER;
+    }
+
+    return ngx_tun_packet_parse_icmp(quote, icmp);
+}
+
+
+/* a redirect or a source quench are for the host that gets it */
+
+static ngx_uint_t
+ngx_tun_packet_icmp_passed(ngx_tun_packet_t *pkt)
+{
+    u_char  type;
+
+    type = pkt->payload[0];
+
+    if (pkt->addr_len == 4) {
+        return type == 3 || type == 11 || type == 12;
+    }
+
+    return type >= 1 && type <= 4;
+}
+
+
+void
+ngx_tun_packet_requote_echo(ngx_tun_packet_t *quote, u_char *src, uint16_t id)
+{
+    ngx_tun_packet_echo_id(quote->payload, id);
+
+    if (quote->addr_len == 4) {
+        ngx_tun_packet_replace(quote->start + 10, quote->src, src, 4);
+
+    } else {
+        ngx_tun_packet_replace(quote->payload + 2, quote->src, src, 16);
+    }
+}
+
+
+void
+ngx_tun_packet_finish_icmp(ngx_tun_packet_t *pkt, u_char *src, u_char *dst,
+    ngx_uint_t ttl)
+{
+    u_char    *p, addr[32];
     size_t     len;
     uint16_t   sum;
     uint32_t   pseudo;
@@ -300,12 +390,17 @@ ngx_tun_packet_finish_icmp(ngx_tun_packet_t *pkt, u_char *src, u_char *dst)
     p = pkt->payload;
     len = pkt->end - p;
 
+    /* they may be where the header goes */
+
+    ngx_memcpy(addr, src, pkt->addr_len);
+    ngx_memcpy(addr + 16, dst, pkt->addr_len);
+
     pkt->start = p - ngx_tun_packet_ip_len(pkt->addr_len);
     pkt->protocol = (pkt->addr_len == 4) ? IPPROTO_ICMP : IPPROTO_ICMPV6;
     pkt->fragment = 0;
 
-    ngx_tun_packet_ip_header(pkt->start, pkt->protocol, src, dst,
-                             pkt->addr_len, pkt->end - pkt->start);
+    ngx_tun_packet_ip_header(pkt->start, pkt->protocol, addr, addr + 16,
+                             pkt->addr_len, pkt->end - pkt->start, ttl);
 
     pkt->src = p - pkt->addr_len * 2;
     pkt->dst = p - pkt->addr_len;
@@ -323,7 +418,7 @@ ngx_tun_packet_finish_icmp(ngx_tun_packet_t *pkt, u_char *src, u_char *dst)
 
 static void
 ngx_tun_packet_ip_header(u_char *p, ngx_uint_t protocol, u_char *src,
-    u_char *dst, size_t addr_len, size_t total)
+    u_char *dst, size_t addr_len, size_t total, ngx_uint_t ttl)
 {
     size_t  len;
 
@@ -337,7 +432,7 @@ ngx_tun_packet_ip_header(u_char *p, ngx_uint_t protocol, u_char *src,
         p[0] = 0x60;
         ngx_tun_packet_put16(p + 4, total - len);
         p[6] = (u_char) protocol;
-        p[7] = NGX_TUN_PACKET_TTL;
+        p[7] = (u_char) ttl;
         return;
     }
 
@@ -346,20 +441,45 @@ ngx_tun_packet_ip_header(u_char *p, ngx_uint_t protocol, u_char *src,
     p[0] = 0x45;
     ngx_tun_packet_put16(p + 2, total);
     ngx_tun_packet_put16(p + 6, NGX_TUN_PACKET_IPV4_DF);
-    p[8] = NGX_TUN_PACKET_TTL;
+    p[8] = (u_char) ttl;
     p[9] = (u_char) protocol;
 
-    ngx_tun_packet_ip_sum(p);
+    ngx_tun_packet_ip_sum(p, len);
 }
 
 
 static void
-ngx_tun_packet_ip_sum(u_char *p)
+ngx_tun_packet_ip_sum(u_char *p, size_t len)
 {
     uint16_t  sum;
 
     ngx_tun_packet_put16(p + 10, 0);
 
-    sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, 20, 0));
+    sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, len, 0));
     ngx_memcpy(p + 10, &sum, 2);
+}
+
+
+/* of what has the checksum at sum, len bytes, which is even; RFC 1624 */
+
+static void
+ngx_tun_packet_replace(u_char *sum, u_char *old, u_char *new, size_t len)
+{
+    uint16_t  s, o, n;
+
+    ngx_memcpy(&s, sum, 2);
+
+    o = ngx_tun_packet_fold(ngx_tun_packet_sum(old, len, 0));
+    n = ngx_tun_packet_fold(ngx_tun_packet_sum(new, len, 0));
+
+    s = ~ngx_tun_packet_fold((uint32_t) (uint16_t) ~s + (uint16_t) ~o + n);
+
+    /* zero would be wrong where all else is zero */
+
+    if (s == 0) {
+        s = 0xffff;
+    }
+
+    ngx_memcpy(sum, &s, 2);
+    ngx_memcpy(old, new, len);
 }

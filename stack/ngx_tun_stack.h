@@ -129,6 +129,9 @@ struct ngx_tun_s {
 };
 
 
+/* Frees a connection whose descriptor is the cycle's. */
+void ngx_tun_close_connection(ngx_connection_t *c);
+
 /* Posts the flush so that it runs after all that is posted now. */
 void ngx_tun_post_flush(ngx_tun_t *tun);
 

@@ -92,4 +92,82 @@ is(counter('unsupported'), 4, 'drop, unsupported');
 is(counter('icmp_echo'), 0, 'drop, icmp_echo');
 $t->stop();
 
+# forward, the server is a router to somebody else
+
+$t->netns('far');
+$t->link('server', 'far');
+$t->ip('server', qw/ addr add 10.4.0.1\/24 dev far /);
+$t->ip('server', qw/ addr add fd00:4::1\/64 dev far nodad /);
+$t->ip('far', qw/ addr add 10.4.0.2\/24 dev server /);
+$t->ip('far', qw/ addr add fd00:4::2\/64 dev server nodad /);
+$t->ip('far', qw/ route add default via 10.4.0.1 /);
+$t->ip('far', qw/ -6 route add default via fd00:4::1 /);
+$t->ip('gateway', qw/ route add 10.4.0.0\/24 via 10.1.0.2 /);
+$t->ip('gateway', qw/ -6 route add fd00:4::\/64 via fd00:1::2 /);
+$t->ip('gateway', qw/ route add prohibit 10.5.0.0\/24 /);
+$t->ip('gateway', qw/ -6 route add prohibit fd00:5::\/64 /);
+
+$t->in('server', sub {
+	Test::Tun::spew("/proc/sys/net/$_", 1)
+		for qw{ ipv4/ip_forward ipv6/conf/all/forwarding };
+	Test::Tun::spew('/proc/sys/net/ipv6/icmp/ratelimit', 0);
+	return 1;
+});
+
+my @forward = (
+	{ %{ $Test::Tun::FAMILIES[0] }, far => '10.4.0.2',
+	  device => '198.18.0.2', none => '10.1.0.77', nowhere => '192.0.2.1',
+	  prohibited => '10.5.0.1', exceeded => 'Time to live exceeded',
+	  unreachable => 'Destination Host Unreachable',
+	  filtered => 'Packet filtered' },
+	{ %{ $Test::Tun::FAMILIES[1] }, far => 'fd00:4::2',
+	  device => 'fd00:198:18::2', none => 'fd00:1::77',
+	  nowhere => '2001:db8::1', prohibited => 'fd00:5::1',
+	  exceeded => 'Time exceeded: Hop limit',
+	  unreachable => 'Destination unreachable: Address unreachable',
+	  filtered => 'Destination unreachable: Administratively prohibited' },
+);
+
+run('icmp forward;');
+
+for my $f (@forward) {
+	my $name = "forward, $f->{name}";
+
+	my ($n, $out) = ping($f->{server}, qw/ -c 3 -i 0.1 -s 1000 /);
+	is($n, 3, "$name, target");
+	like($out, qr/ ttl=63 /, "$name, TTL");
+	unlike($out, qr/DUP|wrong|differ/, "$name, answers");
+
+	like((ping($f->{far}, qw/ -c 1 /))[1], qr/ ttl=62 /, "$name, far");
+	is(ping($f->{gateway}), 2, "$name, gateway");
+
+	($n, $out) = ping($f->{far}, qw/ -c 1 -t 1 /);
+	like($out, qr/From \Q$f->{device}\E icmp_seq=1 \Q$f->{exceeded}\E/,
+		"$name, time exceeded here");
+
+	($n, $out) = ping($f->{far}, qw/ -c 1 -t 2 /);
+	like($out, qr/From \Q$f->{server}\E icmp_seq=1 \Q$f->{exceeded}\E/,
+		"$name, time exceeded there");
+
+	($n, $out) = ping($f->{none}, qw/ -c 1 -W 8 /);
+	like($out, qr/From \Q$f->{gateway} icmp_seq=1 $f->{unreachable}\E/,
+		"$name, no such target");
+
+	($n, $out) = ping($f->{nowhere}, qw/ -c 1 /);
+	like($out, qr/From \Q$f->{device} icmp_seq=1 $f->{unreachable}\E/,
+		"$name, no way");
+
+	($n, $out) = ping($f->{prohibited}, qw/ -c 1 /);
+	like($out, qr/From \Q$f->{device} icmp_seq=1 $f->{filtered}\E/,
+		"$name, prohibited");
+
+	(undef, $out) = $t->exec('client', \60, qw/ traceroute -I -n -q 2
+		-w 2 -m 6 /, $f->{far});
+	my @hops = $out =~ /^ *\d+ +([0-9a-f.:]+)/mg;
+	is("@hops", "$f->{device} $f->{server} $f->{far}",
+		"$name, traceroute") or diag($out);
+}
+
+$t->stop();
+
 $t->done();
