@@ -9,7 +9,7 @@ use warnings;
 use strict;
 
 use IO::Select;
-use Socket qw/ inet_pton AF_INET AF_INET6 /;
+use Socket qw/ inet_ntop inet_pton AF_INET AF_INET6 /;
 use Time::HiRes qw/ time /;
 
 use constant {
@@ -99,6 +99,103 @@ sub send_packet {
 }
 
 sub send_tcp { my $self = shift; $self->send_packet($self->packet(@_)) }
+
+# any packet: the protocol, what follows the IP header, and what of that is not
+# the endpoint's; ip_options are extension headers of IPv6, the first of them
+# is next_header
+
+sub ip_packet {
+	my ($self, $proto, $payload, %p) = @_;
+
+	%p = (%$self, ip_options => '', ttl => 64, fragment => 0, %p);
+
+	my $src = inet_pton($self->{family}, $p{src});
+	my $dst = inet_pton($self->{family}, $p{dst});
+
+	return pack('N n C C', 6 << 28, length($p{ip_options} . $payload),
+		$p{next_header} // $proto, $p{ttl}) . $src . $dst
+		. $p{ip_options} . $payload if $self->{v6};
+
+	my $ihl = 5 + length($p{ip_options}) / 4;
+	my $ip = pack('C C n n n C C n', 0x40 | $ihl, 0,
+		$ihl * 4 + length $payload, 1, $p{fragment}, $p{ttl}, $proto, 0)
+		. $src . $dst . $p{ip_options};
+	substr($ip, 10, 2) = pack('n', ~sum($ip) & 0xffff);
+
+	return $ip . $payload;
+}
+
+# an ICMP message: type, code, all after the checksum
+
+sub icmp_packet {
+	my ($self, $type, $code, $rest, %p) = @_;
+
+	my $proto = $self->{v6} ? 58 : 1;
+	my $icmp = pack('C C n', $type, $code, 0) . $rest;
+	my $pseudo = $self->{v6}
+		? inet_pton($self->{family}, $p{src} // $self->{src})
+			. inet_pton($self->{family}, $p{dst} // $self->{dst})
+			. pack('N N', length $icmp, 58) : '';
+
+	substr($icmp, 2, 2) = pack('n', ~sum($pseudo . $icmp) & 0xffff)
+		^ ($p{bad_sum} ? "\x12\x34" : "\0\0");
+
+	return $self->ip_packet($p{protocol} // $proto, $icmp, %p);
+}
+
+sub echo_packet {
+	my ($self, $id, $seq, $data, %p) = @_;
+	return $self->icmp_packet($self->{v6} ? 128 : 8, 0,
+		pack('n n', $id, $seq) . $data, %p);
+}
+
+# the next ICMP message to anybody, taken apart, or nothing after a time
+
+sub recv_icmp {
+	my ($self, $timeout) = @_;
+
+	my $end = time() + ($timeout // 1);
+	my $select = IO::Select->new($self->{s});
+
+	while ((my $left = $end - time()) > 0) {
+		next unless $select->can_read($left);
+
+		my $from = recv($self->{s}, my $buf, 70000, 0);
+		next unless defined $from;
+		next if (unpack('S n i S C', $from))[4] == 4;
+
+		my $p = $self->parse_icmp($buf) or next;
+		return $p;
+	}
+
+	return;
+}
+
+sub parse_icmp {
+	my ($self, $buf) = @_;
+
+	my %p;
+	my $v6 = $self->{v6};
+
+	return unless ord($buf) >> 4 == ($v6 ? 6 : 4)
+		&& ord(substr $buf, $v6 ? 6 : 9) == ($v6 ? 58 : 1);
+
+	@p{qw/ src dst /} = map { inet_ntop($self->{family}, $_) }
+		$v6 ? unpack('x8 a16 a16', $buf) : unpack('x12 a4 a4', $buf);
+
+	$p{ttl} = ord substr($buf, $v6 ? 7 : 8);
+
+	my $icmp = substr($buf, $v6 ? 40 : (ord($buf) & 15) * 4);
+	my $pseudo = $v6 ? substr($buf, 8, 32) . pack('N N', length $icmp, 58)
+		: '';
+
+	@p{qw/ type code id seq /} = unpack('C C x2 n n', $icmp);
+	$p{data} = substr($icmp, 8);
+	$p{good} = sum($pseudo . $icmp) == 0xffff
+		&& ($v6 || sum(substr $buf, 0, 20) == 0xffff);
+
+	return \%p;
+}
 
 # what a router says of a packet that came to this endpoint
 
