@@ -40,7 +40,8 @@ static void ngx_tun_icmp_send_error(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
     ngx_tun_packet_t *pkt);
 static void ngx_tun_icmp_source(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
     ngx_tun_packet_t *pkt, u_char *src);
-static void ngx_tun_icmp_neighbour(ngx_tun_address_t *addr, u_char *src);
+static ngx_int_t ngx_tun_icmp_neighbour(ngx_tun_address_t *addr,
+    u_char *src);
 
 
 ngx_int_t
@@ -231,66 +232,56 @@ ngx_tun_icmp_send_error(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
 
 
 /*
- * A port is known to be closed by its host, all else is the word of a router:
- * of the device, or, where a client has the device's own address and would not
- * believe what comes from it, of the next address in its network.
+ * A port is known to be closed by its host, all else is the word of a router.
+ * The kernel at the other end would not believe its own address, so it is the
+ * next one in the device's network.
  */
 
 static void
 ngx_tun_icmp_source(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
     ngx_tun_packet_t *pkt, u_char *src)
 {
-    ngx_uint_t          i, found;
+    ngx_uint_t          i;
     ngx_tun_address_t  *addr;
 
+    if (error != NGX_TUN_ICMP_PORT_UNREACHABLE) {
+        addr = tun->conf->device.addresses.elts;
+
+        for (i = 0; i < tun->conf->device.addresses.nelts; i++) {
+
+            if (addr[i].addr_len == pkt->addr_len
+                && ngx_tun_icmp_neighbour(&addr[i], src) == NGX_OK)
+            {
+                return;
+            }
+        }
+    }
+
     ngx_memcpy(src, pkt->dst, pkt->addr_len);
-
-    if (error == NGX_TUN_ICMP_PORT_UNREACHABLE) {
-        return;
-    }
-
-    found = 0;
-    addr = tun->conf->device.addresses.elts;
-
-    for (i = 0; i < tun->conf->device.addresses.nelts; i++) {
-
-        if (addr[i].addr_len != pkt->addr_len) {
-            continue;
-        }
-
-        if (ngx_memcmp(addr[i].addr, pkt->src, pkt->addr_len) == 0) {
-            ngx_tun_icmp_neighbour(&addr[i], src);
-            return;
-        }
-
-        if (!found) {
-            ngx_memcpy(src, addr[i].addr, pkt->addr_len);
-            found = 1;
-        }
-    }
 }
 
 
-static void
+static ngx_int_t
 ngx_tun_icmp_neighbour(ngx_tun_address_t *addr, u_char *src)
 {
-    u_char  last, host;
+    u_char      host, *last;
+    ngx_uint_t  bits;
 
-    /* with less than two bits there is none, or one that is for all */
+    bits = addr->addr_len * 8 - addr->prefix;
 
-    if (addr->prefix + 2 > addr->addr_len * 8) {
-        return;
+    /* with one bit or none there is nobody else, or one for all */
+
+    if (bits < 2) {
+        return NGX_DECLINED;
     }
 
-    ngx_memcpy(src, addr->addr, addr->addr_len);
+    host = (bits < 8) ? (u_char) ((1 << bits) - 1) : 0xff;
 
-    last = src[addr->addr_len - 1];
-    host = (addr->prefix + 8 > addr->addr_len * 8)
-           ? (u_char) (0xff >> (addr->prefix + 8 - addr->addr_len * 8)) : 0xff;
+    last = ngx_cpymem(src, addr->addr, addr->addr_len) - 1;
 
     /* what is all ones may be for all */
 
-    last = ((last & host) + 1 < host) ? last + 1 : last - 1;
+    *last = ((*last & host) + 1 < host) ? *last + 1 : *last - 1;
 
-    src[addr->addr_len - 1] = last;
+    return NGX_OK;
 }
