@@ -119,13 +119,15 @@ my @forward = (
 	  device => '198.18.0.2', none => '10.1.0.77', nowhere => '192.0.2.1',
 	  prohibited => '10.5.0.1', exceeded => 'Time to live exceeded',
 	  unreachable => 'Destination Host Unreachable',
-	  filtered => 'Packet filtered' },
+	  filtered => 'Packet filtered',
+	  narrow => 'Frag needed and DF set (mtu = 1300)' },
 	{ %{ $Test::Tun::FAMILIES[1] }, far => 'fd00:4::2',
 	  device => 'fd00:198:18::2', none => 'fd00:1::77',
 	  nowhere => '2001:db8::1', prohibited => 'fd00:5::1',
 	  exceeded => 'Time exceeded: Hop limit',
 	  unreachable => 'Destination unreachable: Address unreachable',
-	  filtered => 'Destination unreachable: Administratively prohibited' },
+	  filtered => 'Destination unreachable: Administratively prohibited',
+	  narrow => 'Packet too big: mtu=1300' },
 );
 
 run('icmp forward;');
@@ -167,6 +169,35 @@ for my $f (@forward) {
 	is("@hops", "$f->{device} $f->{server} $f->{far}",
 		"$name, traceroute") or diag($out);
 }
+
+# a router with a narrower link says so
+
+$t->ip('server', qw/ link set far mtu 1300 /);
+$t->ip('far', qw/ link set server mtu 1300 /);
+
+for my $f (@forward) {
+	my ($n, $out) = ping($f->{far}, qw/ -c 1 -s 1400 -M do /);
+	like($out, qr/From \Q$f->{server} icmp_seq=1 $f->{narrow}\E/,
+		"forward, too big, $f->{name}");
+}
+
+# over a reload, and to "reply" and back
+
+my $ping = $t->start('client', sub {
+	my $out = `ping -n -i 0.1 -c 40 -W 1 10.1.0.2`;
+	return $out =~ /(\d+) received/ ? $1 : $out;
+});
+
+for my $icmp (qw/ forward reply drop forward /) {
+	sleep(0.8);
+	$t->reload($conf =~ s/ICMP/icmp $icmp;/r);
+}
+
+# what is lost, is what was dropped
+
+cmp_ok($t->wait($ping), '>=', 20, 'reload');
+is(ping('192.0.2.1', qw/ -c 1 /), 0, 'reload, forward again');
+is(ping('10.1.0.2', qw/ -c 1 /), 1, 'reload, target');
 
 $t->stop();
 
