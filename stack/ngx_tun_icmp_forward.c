@@ -41,6 +41,7 @@ struct ngx_tun_icmp_forward_s {
 
     ngx_uint_t                first;     /* of our identifiers */
     ngx_uint_t                nids;
+    ngx_uint_t                shift;     /* who has the first is not known */
 
     u_char                   *buf;
 };
@@ -92,6 +93,8 @@ ngx_tun_icmp_forward_open(ngx_tun_t *tun, ngx_tun_icmp_sockets_t *sockets,
         goto failed;
     }
 
+    fwd->shift = fwd->table.secret[0] % fwd->max;
+
     fwd->pings = ngx_alloc(fwd->max * sizeof(ngx_tun_ping_t), tun->log);
     fwd->buf = ngx_alloc(NGX_TUN_ICMP_HEAD + 65535, tun->log);
 
@@ -103,6 +106,16 @@ ngx_tun_icmp_forward_open(ngx_tun_t *tun, ngx_tun_icmp_sockets_t *sockets,
 
         if (sockets->fds[i] == (ngx_socket_t) -1) {
             continue;
+        }
+
+        if (ngx_tun_icmp_socket_ids(sockets->fds[i],
+                                    (i == 0) ? AF_INET : AF_INET6,
+                                    fwd->first, fwd->nids)
+            != NGX_OK)
+        {
+            ngx_log_error(NGX_LOG_EMERG, tun->log, ngx_socket_errno,
+                          "setsockopt(SO_ATTACH_FILTER) failed");
+            goto failed;
         }
 
         fwd->connections[i] = ngx_tun_icmp_forward_connection(fwd,
@@ -268,7 +281,7 @@ ngx_tun_ping_new(ngx_tun_icmp_forward_t *fwd)
         id = (ping->id - fwd->first) / fwd->max + 1;
     }
 
-    n = ping - fwd->pings;
+    n = (ping - fwd->pings + fwd->shift) % fwd->max;
     id %= fwd->nids / fwd->max;
 
     ping->id = (uint16_t) (fwd->first + id * fwd->max + n);
@@ -604,7 +617,7 @@ ngx_tun_ping_lookup(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_icmp_t *icmp,
         return NULL;
     }
 
-    n = (icmp->id - fwd->first) % fwd->max;
+    n = (icmp->id - fwd->first + fwd->max - fwd->shift) % fwd->max;
 
     if (n >= fwd->npings) {
         return NULL;

@@ -10,6 +10,7 @@
 #include <ngx_tun_icmp_socket.h>
 
 #include <netinet/icmp6.h>
+#include <linux/filter.h>
 #include <linux/icmp.h>
 
 
@@ -124,6 +125,64 @@ ngx_tun_icmp_socket_filter6(ngx_socket_t s)
     on = 1;
 
     return (setsockopt(s, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on, sizeof(int))
+            == 0) ? NGX_OK : NGX_ERROR;
+}
+
+
+/* what is too short for a load is not for us, either */
+
+ngx_int_t
+ngx_tun_icmp_socket_ids(ngx_socket_t s, int family, ngx_uint_t first,
+    ngx_uint_t n)
+{
+    struct sock_fprog   prog;
+    struct sock_filter  ids[] = {
+
+        BPF_JUMP(BPF_JMP|BPF_JGE|BPF_K, first, 0, 2),
+        BPF_JUMP(BPF_JMP|BPF_JGE|BPF_K, first + n, 1, 0),
+        BPF_STMT(BPF_RET|BPF_K, 0xffffffff),
+        BPF_STMT(BPF_RET|BPF_K, 0)
+    };
+
+    /* from the IP header on: X is where ICMP is, then where its quote is */
+
+    struct sock_filter  ipv4[] = {
+        BPF_STMT(BPF_LDX|BPF_B|BPF_MSH, 0),
+        BPF_STMT(BPF_LD|BPF_B|BPF_IND, 0),
+        BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ICMP_ECHOREPLY, 0, 2),
+        BPF_STMT(BPF_LD|BPF_H|BPF_IND, 4),
+        BPF_STMT(BPF_JMP|BPF_JA, 6),
+        BPF_STMT(BPF_LD|BPF_B|BPF_IND, 8),
+        BPF_STMT(BPF_ALU|BPF_AND|BPF_K, 0x0f),
+        BPF_STMT(BPF_ALU|BPF_LSH|BPF_K, 2),
+        BPF_STMT(BPF_ALU|BPF_ADD|BPF_X, 0),
+        BPF_STMT(BPF_MISC|BPF_TAX, 0),
+        BPF_STMT(BPF_LD|BPF_H|BPF_IND, 8 + 4),
+        ids[0], ids[1], ids[2], ids[3]
+    };
+
+    /* from the ICMPv6 header on */
+
+    struct sock_filter  ipv6[] = {
+        BPF_STMT(BPF_LD|BPF_B|BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ICMP6_ECHO_REPLY, 0, 2),
+        BPF_STMT(BPF_LD|BPF_H|BPF_ABS, 4),
+        BPF_STMT(BPF_JMP|BPF_JA, 1),
+        BPF_STMT(BPF_LD|BPF_H|BPF_ABS, 8 + 40 + 4),
+        ids[0], ids[1], ids[2], ids[3]
+    };
+
+    if (family == AF_INET) {
+        prog.filter = ipv4;
+        prog.len = sizeof(ipv4) / sizeof(struct sock_filter);
+
+    } else {
+        prog.filter = ipv6;
+        prog.len = sizeof(ipv6) / sizeof(struct sock_filter);
+    }
+
+    return (setsockopt(s, SOL_SOCKET, SO_ATTACH_FILTER, &prog,
+                       sizeof(struct sock_fprog))
             == 0) ? NGX_OK : NGX_ERROR;
 }
 

@@ -32,5 +32,13 @@ ngx_tun_icmp_sockets_t *ngx_tun_icmp_sockets_open(ngx_uint_t n,
 void ngx_tun_icmp_sockets_close(ngx_tun_icmp_sockets_t *sockets,
     ngx_uint_t n);
 
+/*
+ * In the worker of a queue: nothing but echo replies of these identifiers, and
+ * errors about their requests, are to come to its socket.  NGX_OK or NGX_ERROR
+ * with errno set.
+ */
+ngx_int_t ngx_tun_icmp_socket_ids(ngx_socket_t s, int family,
+    ngx_uint_t first, ngx_uint_t n);
+
 
 #endif /* _NGX_TUN_ICMP_SOCKET_H_INCLUDED_ */
