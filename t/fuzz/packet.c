@@ -3,7 +3,7 @@
  * Copyright (C) the nginx-tun authors
  */
 
-/* link: stack/ngx_tun_packet.c */
+/* link: stack/ngx_tun_packet.c stack/ngx_tun_packet_icmp.c */
 
 
 /*
@@ -178,6 +178,92 @@ fuzz_segment(ngx_tun_packet_t *pkt, ngx_tun_packet_tcp_t *tcp, size_t mss)
 }
 
 
+static void
+fuzz_error(ngx_tun_packet_t *pkt, ngx_tun_icmp_error_e error)
+{
+    u_char                 *buf;
+    size_t                  len, max;
+    ngx_tun_packet_t        out;
+    ngx_tun_packet_icmp_t   icmp;
+
+    if (!ngx_tun_packet_may_error(pkt)) {
+        return;
+    }
+
+    check(!pkt->fragment);
+
+    max = (pkt->addr_len == 4) ? NGX_TUN_PACKET_ICMP_ERROR_MAX
+                               : NGX_TUN_PACKET_ICMP6_ERROR_MAX;
+    buf = malloc(max);
+
+    if (buf == NULL) {
+        return;
+    }
+
+    len = ngx_tun_packet_build_icmp_error(buf, error, pkt->dst, pkt, 1280);
+
+    check(len <= max);
+    check(ngx_tun_packet_parse(&out, buf, buf + len) == NGX_TUN_PACKET_OK);
+    check(out.end == buf + len);
+    check(ngx_tun_packet_parse_icmp(&out, &icmp) == NGX_TUN_PACKET_OK);
+    check(ngx_tun_packet_check_icmp(&out) == NGX_TUN_PACKET_OK);
+    check(icmp.kind == NGX_TUN_PACKET_ICMP_ERROR);
+    check(!ngx_tun_packet_may_error(&out));
+
+    free(buf);
+}
+
+
+/* as a ping that is answered here, and as the answer to one of ours */
+
+static void
+fuzz_icmp(ngx_tun_packet_t *pkt)
+{
+    u_char                  src[16];
+    ngx_tun_packet_t        quote;
+    ngx_tun_packet_icmp_t   icmp;
+
+    if (ngx_tun_packet_parse_icmp(pkt, &icmp) != NGX_TUN_PACKET_OK) {
+        return;
+    }
+
+    if (icmp.kind == NGX_TUN_PACKET_ICMP_ERROR
+        && ngx_tun_packet_parse_quoted_echo(pkt, &quote, &icmp)
+           == NGX_TUN_PACKET_OK)
+    {
+        check(quote.dst + pkt->addr_len <= quote.payload
+              && quote.payload + 8 <= pkt->end);
+
+        ngx_memset(src, 7, 16);
+
+        ngx_tun_packet_requote_echo(&quote, src, 4711);
+        ngx_tun_packet_finish_icmp(pkt, pkt->src, src, 9);
+
+        check(ngx_tun_packet_parse(&quote, pkt->start, pkt->end)
+              == NGX_TUN_PACKET_OK);
+        check(ngx_tun_packet_check_icmp(&quote) == NGX_TUN_PACKET_OK);
+        check(ngx_tun_packet_parse_quoted_echo(&quote, pkt, &icmp)
+              == NGX_TUN_PACKET_OK && icmp.id == 4711);
+
+        return;
+    }
+
+    if (icmp.kind != NGX_TUN_PACKET_ICMP_REQUEST
+        || ngx_tun_packet_check_icmp(pkt) != NGX_TUN_PACKET_OK)
+    {
+        return;
+    }
+
+    ngx_tun_packet_echo_reply(pkt);
+
+    check(ngx_tun_packet_parse(&quote, pkt->start, pkt->end)
+          == NGX_TUN_PACKET_OK && quote.end == pkt->end);
+    check(ngx_tun_packet_check_icmp(&quote) == NGX_TUN_PACKET_OK);
+    check(ngx_tun_packet_parse_icmp(&quote, &icmp) == NGX_TUN_PACKET_OK
+          && icmp.kind == NGX_TUN_PACKET_ICMP_REPLY);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -221,6 +307,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     (void) ngx_tun_packet_check_addresses(&pkt);
 
+    fuzz_error(&pkt, mss % (NGX_TUN_ICMP_TOO_BIG + 1));
+
     if (pkt.fragment) {
         goto done;
     }
@@ -239,6 +327,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                   && big.dst + pkt.addr_len <= pkt.end);
             check(big.mss > 0 && big.mss <= 65535);
         }
+
+        fuzz_icmp(&pkt);
 
         break;
 
