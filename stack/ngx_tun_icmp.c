@@ -151,7 +151,9 @@ ngx_tun_icmp_limited(ngx_tun_t *tun, ngx_msec_t *spent, u_char *src,
 
     ahead = (ngx_msec_int_t) (*spent - ngx_current_msec);
 
-    if (ahead < 0) {
+    /* what is further away is of long ago */
+
+    if (ahead < 0 || ahead > NGX_TUN_ICMP_SECOND) {
         ahead = 0;
     }
 

@@ -416,6 +416,7 @@ ngx_tun_icmp_forward_failed(ngx_tun_icmp_forward_t *fwd, ngx_err_t err,
 
     case NGX_EHOSTUNREACH:
     case NGX_ENETUNREACH:
+    case NGX_ENETDOWN:
     case EADDRNOTAVAIL:
     case NGX_EINVAL:
         *error = NGX_TUN_ICMP_HOST_UNREACHABLE;
@@ -423,9 +424,9 @@ ngx_tun_icmp_forward_failed(ngx_tun_icmp_forward_t *fwd, ngx_err_t err,
 
     default:
 
-        ngx_log_debug1(NGX_LOG_DEBUG_EVENT, fwd->tun->log, err,
-                       "tun \"%V\": ping not sent",
-                       &fwd->tun->conf->device.name);
+        /* NGX_EAGAIN, ENOBUFS: the kernel has no room */
+
+        (void) ngx_atomic_fetch_add(&fwd->tun->stat->limited_icmp, 1);
 
         return NGX_OK;
     }
