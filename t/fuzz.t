@@ -32,8 +32,8 @@ my ($source) = reverse lwip_sources();
 
 subtest packet => sub {
 	build("$dir/packet", 'clang', @flags, @fuzzer, nginx_flags(),
-		't/fuzz/packet.c', 'stack/ngx_tun_packet.c',
-		'stack/ngx_tun_packet_icmp.c')
+		't/fuzz/packet.c', map { "stack/ngx_tun_packet$_.c" } '',
+		'_icmp', '_udp')
 		&& fuzz('packet', 2000);
 };
 

@@ -130,7 +130,7 @@ for my $f (@families) {
 		[ 'everybody', sub { $_[0]->echo_packet(1, 1, 'x',
 		dst => '255.255.255.255') }, 'invalid' ],
 		[ 'a fragment', sub { $_[0]->echo_packet(1, 1, 'x',
-		fragment => 0x2000) }, 'unsupported' ] if $f->{broadcast};
+		fragment => 0x2000) }, 'fragments_invalid' ] if $f->{broadcast};
 
 	for my $case (@cases) {
 		my ($name, $packet, $counter) = @$case;

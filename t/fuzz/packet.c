@@ -272,6 +272,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ngx_uint_t                 how;
     ngx_tun_packet_t           pkt;
     ngx_tun_packet_tcp_t       tcp;
+    ngx_tun_packet_udp_t      udp;
     ngx_tun_packet_too_big_t   big;
 
     if (size < 2) {
@@ -329,6 +330,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
 
         fuzz_icmp(&pkt);
+
+        break;
+
+    case IPPROTO_UDP:
+
+        if (ngx_tun_packet_parse_udp(&pkt, &udp) == NGX_TUN_PACKET_OK) {
+            check(udp.data == pkt.payload + 8 && udp.data <= udp.end
+                  && udp.end <= pkt.end);
+            (void) ngx_tun_packet_check_udp(&pkt, &udp);
+        }
 
         break;
 
