@@ -199,6 +199,34 @@ cmp_ok($t->wait($ping), '>=', 20, 'reload');
 is(ping('192.0.2.1', qw/ -c 1 /), 0, 'reload, forward again');
 is(ping('10.1.0.2', qw/ -c 1 /), 1, 'reload, target');
 
+# sockets are closed with their cycle
+
+sub raw_sockets {
+	my $pid = $t->pid();
+	my %raw = map { /(\d+) \d+ [0-9a-f]+ \d+$/ ? ($1 => 1) : () }
+		map { split /\n/, Test::Tun::slurp("/proc/$pid/net/$_") }
+		qw/ raw raw6 /;
+	return scalar grep { (readlink($_) // '') =~ /^socket:\[(\d+)\]/
+		&& $raw{$1} } glob "/proc/$pid/fd/*";
+}
+
+is(raw_sockets(), 2, 'raw sockets');
+
+$t->reload($conf =~ s/ICMP/icmp reply;/r);
+ok(Test::Tun::wait_for(5, sub { raw_sockets() == 0 }), 'no raw sockets');
+
+$t->reload($conf =~ s/ICMP/icmp forward;/r);
+ok(Test::Tun::wait_for(5, sub { raw_sockets() == 2 }), 'raw sockets again');
+ok(Test::Tun::wait_for(5, sub { ping('10.1.0.2', qw/ -c 1 /) }), 'forward');
+
+# a worker that dies has a successor with the same sockets
+
+$t->allow_alert(qr/exited on signal 9/);
+kill 'KILL', $t->workers();
+ok(Test::Tun::wait_for(5, sub { ping('10.1.0.2', qw/ -c 1 /) }),
+	'another worker');
+is(raw_sockets(), 2, 'its sockets');
+
 $t->stop();
 
 $t->done();
