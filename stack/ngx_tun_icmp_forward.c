@@ -9,50 +9,26 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_icmp_forward.h>
+#include <ngx_tun_icmp_ping.h>
 
 
-#define NGX_TUN_ICMP_IDLE     10000      /* ms */
-#define NGX_TUN_ICMP_WINDOW   1024       /* sequence numbers under way */
 #define NGX_TUN_ICMP_PACKETS  64         /* answers read in a turn */
 
 #define NGX_TUN_ICMP_HEAD     64         /* room for an IPv6 header */
 #define NGX_TUN_ICMP_LEN      8
 
 
-typedef struct {
-    ngx_tun_flow_t            flow;      /* the client's id is src_port */
-    ngx_queue_t               queue;
-    ngx_msec_t                used;      /* when it was, last */
-    uint16_t                  id;        /* ours */
-    uint16_t                  seq;       /* the highest one sent */
-    uint16_t                  window;    /* those up to it */
-} ngx_tun_ping_t;
-
-
 struct ngx_tun_icmp_forward_s {
     ngx_tun_t                *tun;
     ngx_connection_t         *connections[2];
 
-    ngx_tun_flow_table_t      table;     /* of pings */
-    ngx_queue_t               queue;     /* the oldest first */
-    ngx_tun_ping_t           *pings;
-    ngx_uint_t                npings;    /* taken once */
-    ngx_uint_t                max;
-
-    ngx_uint_t                first;     /* of our identifiers */
-    ngx_uint_t                nids;
-    ngx_uint_t                shift;     /* who has the first is not known */
-
+    ngx_tun_pings_t           pings;
     u_char                   *buf;
 };
 
 
 static ngx_connection_t *ngx_tun_icmp_forward_connection(
     ngx_tun_icmp_forward_t *fwd, ngx_socket_t s);
-static ngx_tun_ping_t *ngx_tun_ping_get(ngx_tun_icmp_forward_t *fwd,
-    ngx_tun_packet_t *pkt, uint16_t id);
-static ngx_tun_ping_t *ngx_tun_ping_new(ngx_tun_icmp_forward_t *fwd);
-static void ngx_tun_ping_sent(ngx_tun_ping_t *ping, uint16_t seq);
 static ngx_int_t ngx_tun_icmp_forward_sendmsg(ngx_socket_t s,
     ngx_tun_packet_t *pkt, uint16_t id);
 static void ngx_tun_icmp_forward_control(struct msghdr *msg,
@@ -66,8 +42,6 @@ static ssize_t ngx_tun_icmp_forward_recv(ngx_tun_icmp_forward_t *fwd,
     ngx_socket_t s, u_char *addr, ngx_uint_t *ttl);
 static void ngx_tun_icmp_forward_input(ngx_tun_icmp_forward_t *fwd,
     ngx_tun_packet_t *pkt, ngx_uint_t ttl);
-static ngx_tun_ping_t *ngx_tun_ping_lookup(ngx_tun_icmp_forward_t *fwd,
-    ngx_tun_packet_icmp_t *icmp, u_char *target, size_t addr_len);
 
 
 ngx_tun_icmp_forward_t *
@@ -83,22 +57,13 @@ ngx_tun_icmp_forward_open(ngx_tun_t *tun, ngx_tun_icmp_sockets_t *sockets,
     }
 
     fwd->tun = tun;
-    ngx_queue_init(&fwd->queue);
 
-    fwd->nids = ngx_max(65536 / parts, 1);
-    fwd->first = part * fwd->nids;
-    fwd->max = ngx_min(fwd->nids, NGX_TUN_ICMP_PINGS);
-
-    if (ngx_tun_flow_table_init(&fwd->table, tun->log) != NGX_OK) {
+    if (ngx_tun_pings_init(&fwd->pings, part, parts, tun->log) != NGX_OK) {
         goto failed;
     }
 
-    fwd->shift = fwd->table.secret[0] % fwd->max;
-
-    fwd->pings = ngx_alloc(fwd->max * sizeof(ngx_tun_ping_t), tun->log);
     fwd->buf = ngx_alloc(NGX_TUN_ICMP_HEAD + 65535, tun->log);
-
-    if (fwd->pings == NULL || fwd->buf == NULL) {
+    if (fwd->buf == NULL) {
         goto failed;
     }
 
@@ -110,7 +75,7 @@ ngx_tun_icmp_forward_open(ngx_tun_t *tun, ngx_tun_icmp_sockets_t *sockets,
 
         if (ngx_tun_icmp_socket_ids(sockets->fds[i],
                                     (i == 0) ? AF_INET : AF_INET6,
-                                    fwd->first, fwd->nids)
+                                    fwd->pings.first, fwd->pings.nids)
             != NGX_OK)
         {
             ngx_log_error(NGX_LOG_EMERG, tun->log, ngx_socket_errno,
@@ -172,13 +137,7 @@ ngx_tun_icmp_forward_close(ngx_tun_icmp_forward_t *fwd)
         }
     }
 
-    if (fwd->table.buckets != NULL) {
-        ngx_tun_flow_table_done(&fwd->table);
-    }
-
-    if (fwd->pings != NULL) {
-        ngx_free(fwd->pings);
-    }
+    ngx_tun_pings_done(&fwd->pings);
 
     if (fwd->buf != NULL) {
         ngx_free(fwd->buf);
@@ -209,9 +168,7 @@ ngx_tun_icmp_forward_send(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_t *pkt,
         return NGX_DECLINED;
     }
 
-    ping = ngx_tun_ping_get(fwd, pkt, icmp->id);
-
-    ngx_tun_ping_sent(ping, icmp->seq);
+    ping = ngx_tun_ping_sent(&fwd->pings, pkt, icmp);
 
     if (ngx_tun_icmp_forward_sendmsg(c->fd, pkt, ping->id) != NGX_OK) {
         return ngx_tun_icmp_forward_failed(fwd, ngx_socket_errno, error);
@@ -220,99 +177,6 @@ ngx_tun_icmp_forward_send(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_t *pkt,
     (void) ngx_atomic_fetch_add(&fwd->tun->stat->icmp_forwarded, 1);
 
     return NGX_OK;
-}
-
-
-static ngx_tun_ping_t *
-ngx_tun_ping_get(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_t *pkt,
-    uint16_t id)
-{
-    uint64_t             hash;
-    ngx_tun_ping_t      *ping;
-    ngx_tun_flow_key_t   key;
-
-    ngx_tun_flow_key(&key, pkt, id, 0);
-    hash = ngx_tun_flow_hash(&fwd->table, &key, 0);
-
-    ping = (ngx_tun_ping_t *) ngx_tun_flow_lookup(&fwd->table, &key, hash);
-
-    if (ping == NULL) {
-        ping = ngx_tun_ping_new(fwd);
-
-        ping->flow.key = key;
-        ping->flow.hash = hash;
-
-        ngx_tun_flow_insert(&fwd->table, &ping->flow);
-
-    } else {
-        ngx_queue_remove(&ping->queue);
-    }
-
-    ngx_queue_insert_tail(&fwd->queue, &ping->queue);
-    ping->used = ngx_current_msec;
-
-    return ping;
-}
-
-
-/*
- * One that was never used, or the oldest.  Each has several identifiers, so
- * that a late answer does not find another client.
- */
-
-static ngx_tun_ping_t *
-ngx_tun_ping_new(ngx_tun_icmp_forward_t *fwd)
-{
-    ngx_uint_t       n, id;
-    ngx_queue_t     *q;
-    ngx_tun_ping_t  *ping;
-
-    if (fwd->npings < fwd->max) {
-        ping = &fwd->pings[fwd->npings++];
-        id = (ngx_uint_t) ngx_random() % (fwd->nids / fwd->max);
-
-    } else {
-        q = ngx_queue_head(&fwd->queue);
-        ping = ngx_queue_data(q, ngx_tun_ping_t, queue);
-
-        ngx_queue_remove(q);
-        ngx_tun_flow_delete(&fwd->table, &ping->flow);
-
-        id = (ping->id - fwd->first) / fwd->max + 1;
-    }
-
-    n = (ping - fwd->pings + fwd->shift) % fwd->max;
-    id %= fwd->nids / fwd->max;
-
-    ping->id = (uint16_t) (fwd->first + id * fwd->max + n);
-    ping->window = 0;
-
-    return ping;
-}
-
-
-static void
-ngx_tun_ping_sent(ngx_tun_ping_t *ping, uint16_t seq)
-{
-    ngx_int_t  ahead;
-
-    ahead = (int16_t) (seq - ping->seq);
-
-    if (ping->window == 0
-        || ahead >= NGX_TUN_ICMP_WINDOW
-        || -ahead >= NGX_TUN_ICMP_WINDOW)
-    {
-        ping->seq = seq;
-        ping->window = 1;
-
-    } else if (ahead > 0) {
-        ping->seq = seq;
-        ping->window = (uint16_t) ngx_min(ping->window + ahead,
-                                          NGX_TUN_ICMP_WINDOW);
-
-    } else if (-ahead >= ping->window) {
-        ping->window = (uint16_t) (1 - ahead);
-    }
 }
 
 
@@ -568,7 +432,7 @@ ngx_tun_icmp_forward_input(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_t *pkt,
 
     case NGX_TUN_PACKET_ICMP_REPLY:
 
-        ping = ngx_tun_ping_lookup(fwd, &icmp, pkt->src, pkt->addr_len);
+        ping = ngx_tun_ping_lookup(&fwd->pings, &icmp, pkt->src, pkt->addr_len);
         if (ping == NULL) {
             return;
         }
@@ -585,7 +449,8 @@ ngx_tun_icmp_forward_input(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_t *pkt,
             return;
         }
 
-        ping = ngx_tun_ping_lookup(fwd, &icmp, quote.dst, pkt->addr_len);
+        ping = ngx_tun_ping_lookup(&fwd->pings, &icmp, quote.dst,
+                                   pkt->addr_len);
         if (ping == NULL) {
             return;
         }
@@ -604,36 +469,4 @@ ngx_tun_icmp_forward_input(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_t *pkt,
     tun = fwd->tun;
 
     (void) ngx_tun_queue_write(&tun->queue, pkt->start, pkt->end - pkt->start);
-}
-
-
-static ngx_tun_ping_t *
-ngx_tun_ping_lookup(ngx_tun_icmp_forward_t *fwd, ngx_tun_packet_icmp_t *icmp,
-    u_char *target, size_t addr_len)
-{
-    ngx_uint_t       n;
-    ngx_tun_ping_t  *ping;
-
-    if (icmp->id < fwd->first || icmp->id >= fwd->first + fwd->nids) {
-        return NULL;
-    }
-
-    n = (icmp->id - fwd->first + fwd->max - fwd->shift) % fwd->max;
-
-    if (n >= fwd->npings) {
-        return NULL;
-    }
-
-    ping = &fwd->pings[n];
-
-    if (ping->id != icmp->id
-        || ping->flow.key.addr_len != addr_len
-        || ngx_memcmp(ping->flow.key.dst, target, addr_len) != 0
-        || (uint16_t) (ping->seq - icmp->seq) >= ping->window
-        || ngx_current_msec - ping->used > NGX_TUN_ICMP_IDLE)
-    {
-        return NULL;
-    }
-
-    return ping;
 }

@@ -12,15 +12,7 @@
 #include <ngx_tun_icmp_socket.h>
 
 
-/*
- * Pings passed on by raw sockets, and their answers.  A client's identifier
- * and target get an identifier of ours; its sequence numbers are kept.  What
- * comes back has to be of that identifier and of a number that was sent, and
- * either from the target or an error about what went there.
- */
-
-
-#define NGX_TUN_ICMP_PINGS  4096
+/* Pings passed on by raw sockets, and their answers. */
 
 
 typedef struct ngx_tun_icmp_forward_s  ngx_tun_icmp_forward_t;
