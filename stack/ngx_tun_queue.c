@@ -24,7 +24,7 @@
 
 static ngx_int_t ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue,
     struct iovec *iov, ngx_uint_t n, size_t header_len, size_t mss);
-static ngx_int_t ngx_tun_queue_cut_udp(ngx_tun_queue_t *queue,
+static ngx_int_t ngx_tun_queue_cut(ngx_tun_queue_t *queue,
     struct iovec *iov, ngx_uint_t n, size_t header_len);
 static ngx_int_t ngx_tun_queue_write_parts(ngx_tun_queue_t *queue,
     struct iovec *iov, ngx_uint_t n, size_t len);
@@ -154,7 +154,7 @@ ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
         ngx_tun_packet_sum_udp(iov[1].iov_base, header_len, &iov[2], n - 2);
 
         return (header_len + len > queue->mtu)
-               ? ngx_tun_queue_cut_udp(queue, iov, n, header_len)
+               ? ngx_tun_queue_cut(queue, iov, n, header_len)
                : ngx_tun_queue_write_parts(queue, iov, n, header_len + len);
     }
 
@@ -183,7 +183,7 @@ ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
 
 
 static ngx_int_t
-ngx_tun_queue_cut_udp(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
+ngx_tun_queue_cut(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
     size_t header_len)
 {
     size_t                     len;
@@ -226,7 +226,18 @@ ngx_tun_queue_write_parts(ngx_tun_queue_t *queue, struct iovec *iov,
 ngx_int_t
 ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len)
 {
-    struct iovec  iov[2];
+    size_t        ip_len;
+    struct iovec  iov[3];
+
+    if (len > queue->mtu) {
+        ip_len = ((p[0] >> 4) == 4) ? NGX_TUN_PACKET_IPV4_MIN
+                                    : NGX_TUN_PACKET_IPV6_LEN;
+        iov[1].iov_base = p;
+        iov[2].iov_base = p + ip_len;
+        iov[2].iov_len = len - ip_len;
+
+        return ngx_tun_queue_cut(queue, iov, 3, ip_len);
+    }
 
     iov[1].iov_base = p;
     iov[1].iov_len = len;

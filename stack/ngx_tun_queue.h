@@ -72,7 +72,10 @@ ngx_int_t ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
 ngx_int_t ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
     ngx_uint_t n, size_t header_len, size_t len, size_t datagram);
 
-/* Writes a packet with complete checksums. */
+/*
+ * Writes a packet with complete checksums; one without IP options or extension
+ * headers may be longer than the MTU, and is fragmented then.
+ */
 ngx_int_t ngx_tun_queue_write(ngx_tun_queue_t *queue, u_char *p, size_t len);
 
 

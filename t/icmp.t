@@ -76,8 +76,14 @@ is(ping('192.0.2.1', '-c', 1, '-s', 0), 1, 'no data');
 is(ping('192.0.2.1', '-c', 1, '-s', 1471), 1, 'odd');
 is(ping('192.0.2.1', '-c', 1, '-s', 1472), 1, 'MTU');
 is(ping('2001:db8::1', '-c', 1, '-s', 1452), 1, 'MTU, IPv6');
+
+for my $host (qw/ 192.0.2.1 2001:db8::1 /) {
+	is(ping($host, '-c', 1, '-s', $_), 1, "$_ bytes in fragments, $host")
+		for 1473, 8000, 65000;
+}
+
 is(ping('192.0.2.1', qw/ -c 1 -R /), 1, 'record route');
-is(counter('icmp_echo'), 15, 'icmp_echo');
+is(counter('icmp_echo'), 21, 'icmp_echo');
 $t->stop();
 
 # drop
