@@ -176,6 +176,25 @@ ngx_int_t ngx_tun_fakeip_attach(ngx_tun_fakeip_t *fip, void *memory,
 ngx_int_t ngx_tun_fakeip_load(ngx_tun_fakeip_t *fip, void *memory,
     size_t size);
 
+/*
+ * The same with a file, by its name: that of the running pool "old", where it
+ * has it open already, one that is there, or a new one.  A pool that differs
+ * from what the file has gets a new file, which takes the name with the commit
+ * only.  NGX_ERROR after a line in the log.
+ */
+ngx_int_t ngx_tun_fakeip_file_open(ngx_tun_fakeip_t *fip, ngx_str_t *name,
+    size_t size, ngx_tun_fakeip_t *old, ngx_log_t *log);
+void ngx_tun_fakeip_file_commit(ngx_tun_fakeip_t *fip, ngx_log_t *log);
+
+/* The last pool that has it closes it, and removes it without a commit. */
+void ngx_tun_fakeip_file_close(ngx_tun_fakeip_t *fip);
+
+/* Could it be opened?  Nothing is changed, and nothing is locked. */
+ngx_int_t ngx_tun_fakeip_file_test(ngx_str_t *name, ngx_log_t *log);
+
+/* Lets the kernel begin to write it. */
+void ngx_tun_fakeip_file_sync(ngx_tun_fakeip_t *fip);
+
 /* Takes the names of another pool that have the same addresses here. */
 void ngx_tun_fakeip_import(ngx_tun_fakeip_t *fip, ngx_tun_fakeip_t *from);
 

@@ -12,7 +12,6 @@
 
 #define NGX_TUN_FAKEIP_V6_BITS    17     /* without IPv4: as many as a /15 */
 #define NGX_TUN_FAKEIP_STAT_SIZE  128
-#define NGX_TUN_FAKEIP_HEADER     1024
 
 
 typedef struct {
@@ -36,8 +35,6 @@ typedef char  ngx_tun_fakeip_sizes_t
 static uint64_t ngx_tun_fakeip_entries(ngx_tun_fakeip_conf_t *conf);
 static ngx_int_t ngx_tun_fakeip_layout(ngx_tun_fakeip_conf_t *conf,
     uint64_t size, ngx_tun_fakeip_layout_t *l);
-static ngx_int_t ngx_tun_fakeip_map(ngx_tun_fakeip_t *fip, void *memory,
-    size_t size);
 static ngx_int_t ngx_tun_fakeip_init(ngx_tun_fakeip_t *fip, size_t size);
 static void ngx_tun_fakeip_describe(ngx_tun_fakeip_t *fip, size_t size);
 static uint64_t ngx_tun_fakeip_key_id(ngx_tun_fakeip_conf_t *conf);
@@ -127,7 +124,7 @@ ngx_tun_fakeip_layout(ngx_tun_fakeip_conf_t *conf, uint64_t size,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_tun_fakeip_map(ngx_tun_fakeip_t *fip, void *memory, size_t size)
 {
     u_char                   *p;
@@ -168,7 +165,13 @@ ngx_tun_fakeip_create(ngx_tun_fakeip_t *fip, void *memory, size_t size)
 ngx_int_t
 ngx_tun_fakeip_attach(ngx_tun_fakeip_t *fip, void *memory, size_t size)
 {
-    if (!ngx_tun_fakeip_same(memory, &fip->conf, size)) {
+    ngx_tun_fakeip_header_t  *header;
+
+    header = memory;
+
+    if (!ngx_tun_fakeip_same(header, &fip->conf, size)
+        || header->key_id != ngx_tun_fakeip_key_id(&fip->conf))
+    {
         return NGX_DECLINED;
     }
 
@@ -204,12 +207,15 @@ ngx_tun_fakeip_init(ngx_tun_fakeip_t *fip, size_t size)
 
     header = fip->header;
 
-    ngx_memzero(header, NGX_TUN_FAKEIP_HEADER
-                        + NGX_TUN_FAKEIP_STATS * NGX_TUN_FAKEIP_STAT_SIZE);
-
-    header->clock = (int64_t) ngx_time() - (int64_t) (ngx_current_msec / 1000);
+    /* of a file, the first part stays what it is at any moment */
 
     ngx_tun_fakeip_describe(fip, size);
+
+    ngx_memzero(&header->seq, NGX_TUN_FAKEIP_HEADER
+                              + NGX_TUN_FAKEIP_STATS * NGX_TUN_FAKEIP_STAT_SIZE
+                              - offsetof(ngx_tun_fakeip_header_t, seq));
+
+    header->clock = (int64_t) ngx_time() - (int64_t) (ngx_current_msec / 1000);
 
     if (pthread_mutexattr_init(&attr) != 0) {
         return NGX_ERROR;
@@ -246,29 +252,37 @@ ngx_tun_fakeip_init(ngx_tun_fakeip_t *fip, size_t size)
 static void
 ngx_tun_fakeip_describe(ngx_tun_fakeip_t *fip, size_t size)
 {
-    ngx_uint_t                i;
-    ngx_tun_fakeip_header_t  *header;
+    ngx_uint_t               i;
+    ngx_tun_fakeip_header_t  header;
 
-    header = fip->header;
+    ngx_memzero(&header, sizeof(ngx_tun_fakeip_header_t));
 
-    ngx_memcpy(header->magic, NGX_TUN_FAKEIP_MAGIC, 8);
+    ngx_memcpy(header.magic, NGX_TUN_FAKEIP_MAGIC, 8);
 
-    header->version = NGX_TUN_FAKEIP_VERSION;
-    header->n = fip->n;
-    header->nbuckets = fip->mask + 1;
-    header->nchunks = fip->nchunks;
-    header->size = size;
-    header->key_id = ngx_tun_fakeip_key_id(&fip->conf);
+    header.version = NGX_TUN_FAKEIP_VERSION;
+    header.n = fip->n;
+    header.nbuckets = fip->mask + 1;
+    header.nchunks = fip->nchunks;
+    header.size = size;
+    header.key_id = ngx_tun_fakeip_key_id(&fip->conf);
 
     for (i = 0; i < 2; i++) {
 
         if (fip->conf.prefix[i].addr_len != 0) {
-            header->prefix[i] = (uint32_t) fip->conf.prefix[i].prefix;
-            ngx_memcpy(header->addr[i], fip->conf.prefix[i].addr, 16);
+            header.prefix[i] = (uint32_t) fip->conf.prefix[i].prefix;
+            ngx_memcpy(header.addr[i], fip->conf.prefix[i].addr, 16);
         }
     }
 
-    header->crc = ngx_tun_fakeip_header_crc(header);
+    header.crc = ngx_tun_fakeip_header_crc(&header);
+
+    if (ngx_memcmp(fip->header, &header,
+                   offsetof(ngx_tun_fakeip_header_t, seq))
+        != 0)
+    {
+        ngx_memcpy(fip->header, &header,
+                   offsetof(ngx_tun_fakeip_header_t, seq));
+    }
 }
 
 
@@ -355,8 +369,7 @@ ngx_tun_fakeip_same(ngx_tun_fakeip_header_t *header,
 
     if (size < NGX_TUN_FAKEIP_HEADER
         || ngx_tun_fakeip_read_header(header, &other) != NGX_OK
-        || header->size != size
-        || header->key_id != ngx_tun_fakeip_key_id(conf))
+        || header->size != size)
     {
         return 0;
     }

@@ -45,6 +45,10 @@
 
 #define NGX_TUN_FAKEIP_NONE      ((uint32_t) -1)
 
+#define NGX_TUN_FAKEIP_HEADER    1024
+#define NGX_TUN_FAKEIP_MAGIC     "tun\r\nfip"
+#define NGX_TUN_FAKEIP_VERSION   1
+
 
 struct ngx_tun_fakeip_entry_s {
     uint32_t                     seq;
@@ -149,17 +153,32 @@ uint32_t ngx_tun_fakeip_crc32c(uint32_t crc, u_char *p, size_t len);
 
 /* ngx_tun_fakeip_memory.c */
 
+/* Only looks at the memory: for a pool that is imported from. */
+ngx_int_t ngx_tun_fakeip_map(ngx_tun_fakeip_t *fip, void *memory, size_t size);
+
 /* NGX_OK: the header of a pool, whose prefixes it tells; else NGX_DECLINED. */
 ngx_int_t ngx_tun_fakeip_read_header(ngx_tun_fakeip_header_t *header,
     ngx_tun_fakeip_conf_t *conf);
 
-/* Is it the same pool in as much memory? */
+/* Is it a pool with these prefixes, in as much memory? */
 ngx_uint_t ngx_tun_fakeip_same(ngx_tun_fakeip_header_t *header,
     ngx_tun_fakeip_conf_t *conf, size_t size);
+/* ngx_tun_fakeip_open.c */
 
-/* Is it something that was never a pool? */
-#define NGX_TUN_FAKEIP_MAGIC    "tun\r\nfip"
-#define NGX_TUN_FAKEIP_VERSION  1
+/*
+ * Opens a file and locks it; both are inherited where this process replaces
+ * another one.  NGX_OK; NGX_DONE: the file is new, and empty.
+ */
+ngx_int_t ngx_tun_fakeip_file_get(u_char *name, int *fd,
+    ngx_uint_t *inherited, ngx_log_t *log);
+
+/* May give another fd for the same file. */
+ngx_int_t ngx_tun_fakeip_file_lock(int *fd, u_char *name,
+    ngx_uint_t *inherited, ngx_log_t *log);
+
+/* Is there nothing in what was read?  A start was not finished then. */
+ngx_uint_t ngx_tun_fakeip_file_is_empty(ngx_tun_fakeip_header_t *header,
+    ssize_t n);
 
 
 #endif /* _NGX_TUN_FAKEIP_POOL_H_INCLUDED_ */
