@@ -163,6 +163,10 @@ uint64_t ngx_tun_fakeip_hash(u_char *key, u_char *data, size_t len);
 /* Bytes that a pool needs at least; more is room for long names. */
 size_t ngx_tun_fakeip_size(ngx_tun_fakeip_conf_t *conf);
 
+/* NGX_OK: a name could have that address; or NGX_DECLINED. */
+ngx_int_t ngx_tun_fakeip_usable(ngx_tun_fakeip_conf_t *conf, u_char *addr,
+    size_t addr_len, uint32_t *index);
+
 /*
  * Make a pool in zeroed memory; take one that other processes use, where
  * NGX_DECLINED says that it is another one; or take what a file had, where

@@ -66,6 +66,28 @@ ngx_tun_fakeip_size(ngx_tun_fakeip_conf_t *conf)
 }
 
 
+ngx_int_t
+ngx_tun_fakeip_usable(ngx_tun_fakeip_conf_t *conf, u_char *addr,
+    size_t addr_len, uint32_t *index)
+{
+    ngx_tun_fakeip_t  fip;
+
+    ngx_memzero(&fip, sizeof(ngx_tun_fakeip_t));
+
+    fip.conf = *conf;
+    fip.n = (uint32_t) ngx_tun_fakeip_entries(conf);
+
+    if (ngx_tun_fakeip_index(&fip, addr, addr_len, index) != NGX_OK
+        || *index == 0
+        || *index >= fip.n - 1)
+    {
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
 static uint64_t
 ngx_tun_fakeip_entries(ngx_tun_fakeip_conf_t *conf)
 {

@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun.h>
+#include <ngx_stream_tun_fakeip.h>
 
 
 typedef enum {
@@ -20,7 +21,7 @@ typedef enum {
 static ngx_int_t ngx_stream_tun_variable(ngx_stream_session_t *s,
     ngx_stream_variable_value_t *v, uintptr_t data);
 static u_char *ngx_stream_tun_host(ngx_stream_session_t *s, u_char *p,
-    ngx_uint_t brackets);
+    ngx_str_t *name, ngx_uint_t brackets);
 
 
 static ngx_stream_variable_t  ngx_stream_tun_vars[] = {
@@ -72,6 +73,7 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
 {
     u_char            *p;
     in_port_t          port;
+    ngx_str_t         *name;
     ngx_tun_conf_t    *conf;
 
     if (!ngx_stream_tun_session(s)) {
@@ -79,8 +81,11 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
         return NGX_OK;
     }
 
+    name = ngx_stream_tun_fakeip_name(s);
+
     p = ngx_pnalloc(s->connection->pool,
-                    NGX_SOCKADDR_STRLEN + sizeof("[]:65535") - 1);
+                    NGX_SOCKADDR_STRLEN + sizeof("[]:65535") - 1
+                    + ((name != NULL) ? name->len : 0));
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -96,7 +101,7 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
     switch (data) {
 
     case NGX_STREAM_TUN_HOST:
-        p = ngx_stream_tun_host(s, p, 0);
+        p = ngx_stream_tun_host(s, p, name, 0);
         break;
 
     case NGX_STREAM_TUN_PORT:
@@ -104,8 +109,12 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
         break;
 
     case NGX_STREAM_TUN_TARGET:
-        p = ngx_stream_tun_host(s, p, 1);
-        p = ngx_sprintf(p, ":%ui", (ngx_uint_t) port);
+        p = ngx_stream_tun_host(s, p, name, 1);
+
+        if (p != v->data) {
+            p = ngx_sprintf(p, ":%ui", (ngx_uint_t) port);
+        }
+
         break;
 
     case NGX_STREAM_TUN_DEVICE:
@@ -117,6 +126,11 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
         break;
 
     default: /* NGX_STREAM_TUN_NAME */
+
+        if (name != NULL) {
+            p = ngx_cpymem(p, name->data, name->len);
+        }
+
         break;
     }
 
@@ -126,10 +140,17 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
 }
 
 
+/* a pool's address without a name is nowhere: it would come back to us */
+
 static u_char *
-ngx_stream_tun_host(ngx_stream_session_t *s, u_char *p, ngx_uint_t brackets)
+ngx_stream_tun_host(ngx_stream_session_t *s, u_char *p, ngx_str_t *name,
+    ngx_uint_t brackets)
 {
     ngx_connection_t  *c;
+
+    if (name != NULL) {
+        return ngx_cpymem(p, name->data, name->len);
+    }
 
     c = s->connection;
 
