@@ -86,7 +86,9 @@ ngx_stream_tun_fakeip_handler(ngx_stream_session_t *s)
     ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
                   "fake-IP address without a name, refused");
 
-    return NGX_STREAM_FORBIDDEN;
+    /* a datagram is answered with port unreachable then */
+
+    return NGX_STREAM_BAD_GATEWAY;
 }
 
 

@@ -37,6 +37,11 @@ $stream
     }
 
     server {
+        tun_listen tun0 udp;
+        return "[\$tun_name]";
+    }
+
+    server {
         tun_listen tun0 :81;
         tun_fakeip_miss sniff;
         return "[\$tun_name][\$tun_host][\$tun_target]";
@@ -71,6 +76,20 @@ sub ask {
 		return ($!{ECONNREFUSED} ? 'refused' : "$!")
 			. (time() - $start > 2 ? ', late' : '') unless $s;
 		return scalar Test::Tun::read_all($s);
+	});
+}
+
+sub datagram {
+	my ($addr) = @_;
+
+	return $t->in('client', sub {
+		my $s = IO::Socket::IP->new(PeerHost => $addr, PeerPort => 80,
+			Proto => 'udp') or return "$@";
+		$s->send('x');
+		return 'late' unless IO::Select->new($s)->can_read(5);
+		my $buf;
+		return $buf if defined $s->recv($buf, 1000);
+		return $!{ECONNREFUSED} ? 'refused' : "$!";
 	});
 }
 
@@ -197,7 +216,14 @@ for my $f (qw/ IPv4 IPv6 /) {
 
 is(scalar(() = $t->error_log() =~ /\[info\].*without a name, refused/g), 4,
 	'refused flows are logged');
-is(scalar(grep { / 403$/ } $t->access_log()), 4, 'as sessions');
+is(scalar(grep { / 502$/ } $t->access_log()), 4, 'as sessions');
+
+# datagrams too
+
+for my $f (qw/ IPv4 IPv6 /) {
+	is(datagram($addr{$f}), '[shop.example]', "$f, UDP, name");
+	is(datagram($none{$f}), 'refused', "$f, UDP, no name");
+}
 
 # names are kept over a reload: those that were pinned are as others then
 
