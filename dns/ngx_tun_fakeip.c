@@ -12,6 +12,7 @@
 
 #define NGX_TUN_FAKEIP_PROBES  16
 #define NGX_TUN_FAKEIP_TRIES   100
+#define NGX_TUN_FAKEIP_SCAN    (1 << 18)
 
 
 static ngx_int_t ngx_tun_fakeip_use(ngx_tun_fakeip_entry_t *entry,
@@ -266,7 +267,7 @@ ngx_tun_fakeip_scan(ngx_tun_fakeip_t *fip, uint32_t now, ngx_uint_t tail,
 
     least = (int32_t) fip->conf.hold + 1;
 
-    for (i = 0; i < fip->n; i++) {
+    for (i = 0; i < ngx_min(fip->n, NGX_TUN_FAKEIP_SCAN); i++) {
         at = fip->header->hand;
         fip->header->hand = (at + 1) % fip->n;
 
@@ -288,7 +289,11 @@ ngx_tun_fakeip_scan(ngx_tun_fakeip_t *fip, uint32_t now, ngx_uint_t tail,
         least = ngx_min(least, left);
     }
 
-    *busy = now + ngx_max(least, 1);
+    /* of a part of a great pool nothing follows for the rest */
+
+    if (i == fip->n) {
+        *busy = now + ngx_max(least, 1);
+    }
 
     return NGX_TUN_FAKEIP_NONE;
 }

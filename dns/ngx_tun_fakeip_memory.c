@@ -180,7 +180,15 @@ ngx_tun_fakeip_create(ngx_tun_fakeip_t *fip, void *memory, size_t size)
         return NGX_ERROR;
     }
 
-    return ngx_tun_fakeip_init(fip, size);
+    if (ngx_tun_fakeip_init(fip, size) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* as a rebuild would find it, but that takes the memory of all entries */
+
+    fip->header->free_chunks = fip->nchunks;
+
+    return NGX_OK;
 }
 
 
@@ -215,7 +223,13 @@ ngx_tun_fakeip_load(ngx_tun_fakeip_t *fip, void *memory, size_t size)
         fip->entries[i].seq &= ~(uint32_t) 1;
     }
 
-    return ngx_tun_fakeip_init(fip, size);
+    if (ngx_tun_fakeip_init(fip, size) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_tun_fakeip_rebuild(fip);
+
+    return NGX_OK;
 }
 
 
@@ -263,9 +277,9 @@ ngx_tun_fakeip_init(ngx_tun_fakeip_t *fip, size_t size)
     fip->entries[0].len = 0;
     fip->entries[last].len = 0;
 
-    header->fixed = (last == 0) ? 1 : 2;
-
-    ngx_tun_fakeip_rebuild(fip);
+    header->fixed = 2;
+    header->fixed_first = last;
+    header->fixed_last = 0;
 
     return rc;
 }
@@ -510,10 +524,10 @@ ngx_int_t
 ngx_tun_fakeip_set_hosts(ngx_tun_fakeip_t *fip, ngx_tun_fakeip_host_t *hosts,
     ngx_uint_t n)
 {
-    uint32_t                  i, now;
-    ngx_int_t                 rc;
-    ngx_uint_t                k;
-    ngx_tun_fakeip_entry_t   *entry;
+    uint32_t                 i, now, first, last;
+    ngx_int_t                rc;
+    ngx_uint_t               k;
+    ngx_tun_fakeip_entry_t  *entry;
 
     if (ngx_tun_fakeip_lock(fip) != NGX_OK) {
         return NGX_ERROR;
@@ -528,23 +542,28 @@ ngx_tun_fakeip_set_hosts(ngx_tun_fakeip_t *fip, ngx_tun_fakeip_host_t *hosts,
         }
     }
 
-    fip->header->fixed = 0;
+    fip->header->fixed = 2;
     fip->header->busy = 0;
     fip->header->busy_tail = 0;
 
-    for (i = 0; i < fip->n; i++) {
+    /* no more is looked at than there may be, for each look takes a page */
+
+    first = fip->n - 1;
+    last = 0;
+
+    for (i = fip->header->fixed_first; i <= fip->header->fixed_last; i++) {
         entry = &fip->entries[i];
 
-        if (!ngx_tun_fakeip_fixed(entry)) {
+        if (!ngx_tun_fakeip_fixed(entry) || i == 0 || i == fip->n - 1) {
             continue;
         }
 
         if (entry->flags & NGX_TUN_FAKEIP_MARK) {
             entry->flags &= ~NGX_TUN_FAKEIP_MARK;
-            fip->header->fixed++;
 
-        } else if (i == 0 || i == fip->n - 1) {
-            entry->flags = NGX_TUN_FAKEIP_PINNED;
+            first = ngx_min(first, i);
+            last = i;
+
             fip->header->fixed++;
 
         } else {
@@ -553,6 +572,9 @@ ngx_tun_fakeip_set_hosts(ngx_tun_fakeip_t *fip, ngx_tun_fakeip_host_t *hosts,
             entry->flags = 0;
         }
     }
+
+    fip->header->fixed_first = first;
+    fip->header->fixed_last = last;
 
     ngx_tun_fakeip_unlock(fip);
 
@@ -567,11 +589,19 @@ ngx_tun_fakeip_set_host(ngx_tun_fakeip_t *fip, ngx_tun_fakeip_host_t *host)
     ngx_tun_fakeip_entry_t  *entry;
 
     if (ngx_tun_fakeip_index(fip, host->addr, host->addr_len, &index)
-        != NGX_OK
-        || index == fip->n)
+        != NGX_OK)
     {
         return NGX_OK;
     }
+
+    /* the network, its broadcasts, and what no index stands for */
+
+    if (index == 0 || index >= fip->n - 1) {
+        return NGX_OK;
+    }
+
+    fip->header->fixed_first = ngx_min(fip->header->fixed_first, index);
+    fip->header->fixed_last = ngx_max(fip->header->fixed_last, index);
 
     entry = &fip->entries[index];
 

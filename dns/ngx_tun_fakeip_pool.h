@@ -91,6 +91,8 @@ struct ngx_tun_fakeip_header_s {
     uint32_t                     busy_tail;
     uint32_t                     free_chunks;
     uint32_t                     chunk;      /* where to look for a free one */
+    uint32_t                     fixed_first;
+    uint32_t                     fixed_last;
     uint32_t                     unused;
     uint64_t                     dropped;
     uint64_t                     recovered;

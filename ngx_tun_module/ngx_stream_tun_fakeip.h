@@ -54,6 +54,7 @@ typedef struct {
 
 typedef struct {
     ngx_array_t                  zones;  /* ngx_stream_tun_fakeip_zone_t * */
+    ngx_array_t                  reserved;   /* ngx_tun_fakeip_host_t */
 } ngx_stream_tun_fakeip_main_conf_t;
 
 

@@ -544,15 +544,15 @@ ngx_stream_tun_fakeip_check(ngx_conf_t *cf,
     ngx_stream_tun_fakeip_main_conf_t *fmcf)
 {
     ngx_uint_t                      i, k;
-    ngx_array_t                     reserved;
     ngx_stream_tun_fakeip_zone_t  **zonep;
 
     zonep = fmcf->zones.elts;
 
-    if (ngx_array_init(&reserved, cf->temp_pool, 8,
+    if (ngx_array_init(&fmcf->reserved, cf->pool, 8,
                        sizeof(ngx_tun_fakeip_host_t))
         != NGX_OK
-        || ngx_stream_tun_fakeip_reserved(&reserved, cf->cycle) != NGX_OK)
+        || ngx_stream_tun_fakeip_reserved(&fmcf->reserved, cf->cycle)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -575,7 +575,7 @@ ngx_stream_tun_fakeip_check(ngx_conf_t *cf,
             }
         }
 
-        if (ngx_stream_tun_fakeip_check_hosts(cf, zonep[i], &reserved)
+        if (ngx_stream_tun_fakeip_check_hosts(cf, zonep[i], &fmcf->reserved)
             != NGX_OK)
         {
             return NGX_ERROR;

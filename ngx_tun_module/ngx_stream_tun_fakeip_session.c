@@ -21,6 +21,8 @@ typedef struct {
 } ngx_stream_tun_fakeip_ctx_t;
 
 
+static ngx_uint_t ngx_stream_tun_fakeip_is_reserved(
+    ngx_stream_tun_fakeip_main_conf_t *fmcf, u_char *addr, size_t addr_len);
 static ngx_int_t ngx_stream_tun_fakeip_lookup(ngx_stream_session_t *s,
     ngx_stream_tun_fakeip_zone_t *zone, u_char *addr, size_t addr_len);
 static ngx_int_t ngx_stream_tun_fakeip_begin(ngx_stream_session_t *s,
@@ -77,6 +79,11 @@ ngx_stream_tun_fakeip_handler(ngx_stream_session_t *s)
         return (rc == NGX_ERROR) ? NGX_ERROR : NGX_DECLINED;
     }
 
+    if (ngx_stream_tun_fakeip_is_reserved(fmcf, addr, len)) {
+        ngx_stream_set_ctx(s, NULL, ngx_stream_tun_fakeip_module);
+        return NGX_DECLINED;
+    }
+
     fscf = ngx_stream_get_module_srv_conf(s, ngx_stream_tun_fakeip_module);
 
     if (fscf->miss == NGX_STREAM_TUN_FAKEIP_SNIFF) {
@@ -89,6 +96,29 @@ ngx_stream_tun_fakeip_handler(ngx_stream_session_t *s)
     /* a datagram is answered with port unreachable then */
 
     return NGX_STREAM_BAD_GATEWAY;
+}
+
+
+/* a server's address of the prefix may be beyond what the pool gives away */
+
+static ngx_uint_t
+ngx_stream_tun_fakeip_is_reserved(ngx_stream_tun_fakeip_main_conf_t *fmcf,
+    u_char *addr, size_t addr_len)
+{
+    ngx_uint_t              i;
+    ngx_tun_fakeip_host_t  *host;
+
+    host = fmcf->reserved.elts;
+
+    for (i = 0; i < fmcf->reserved.nelts; i++) {
+        if (host[i].addr_len == addr_len
+            && ngx_memcmp(host[i].addr, addr, addr_len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -50,6 +50,7 @@ $stream
     server {
         tun_listen tun0 198.18.0.53:80;
         tun_listen tun0 [fd00:198:18::53]:80;
+        tun_listen tun0 [fd00:198:18::5:53]:80;
         return "[\$tun_name][\$tun_host][\$tun_target]";
     }
 
@@ -213,6 +214,9 @@ for my $f (qw/ IPv4 IPv6 /) {
 	is(ask($other{$f}), "[][$other{$f}][" . url($other{$f}, 80) . ']',
 		"$f, an address of no pool");
 }
+
+is(ask('fd00:198:18::5:53'), '[][fd00:198:18::5:53][[fd00:198:18::5:53]:80]',
+	'IPv6, the address of a server beyond the pool');
 
 is(scalar(() = $t->error_log() =~ /\[info\].*without a name, refused/g), 4,
 	'refused flows are logged');
