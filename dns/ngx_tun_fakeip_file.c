@@ -349,7 +349,8 @@ ngx_tun_fakeip_file_replace(ngx_tun_fakeip_t *fip,
     ngx_uint_t   inherited;
 
     temp = file->name + ngx_strlen(file->name) + 1;
-    (void) ngx_sprintf(temp, "%s.new%Z", file->name);
+    ngx_memcpy(ngx_cpymem(temp, file->name, ngx_strlen(file->name)), ".new",
+               sizeof(".new"));
 
     if (unlink((char *) temp) == -1 && ngx_errno != NGX_ENOENT) {
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,

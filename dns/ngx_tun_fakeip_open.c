@@ -210,9 +210,14 @@ ngx_tun_fakeip_file_inherited(int fd)
     found = -1;
 
     while (found == -1 && (de = readdir(dir)) != NULL) {
-        other = ngx_atoi((u_char *) de->d_name, ngx_strlen(de->d_name));
 
-        if (other < 0 || other == fd || other == dirfd(dir)) {
+        if (de->d_name[0] == '.') {
+            continue;
+        }
+
+        other = atoi(de->d_name);
+
+        if (other == fd || other == dirfd(dir)) {
             continue;
         }
 

@@ -44,6 +44,12 @@ subtest fragment => sub {
 		&& fuzz('fragment', 2000);
 };
 
+subtest fakeip_file => sub {
+	build("$dir/fakeip_file", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/fakeip_file.c', 't/unit/lib/core.c',
+		glob('dns/ngx_tun_fakeip*.c')) && fuzz('fakeip_file', 20000);
+};
+
 subtest lwip => sub {
 	my $lib = lwip_lib($source, 'clang', @library);
 	ok($lib, 'library');
