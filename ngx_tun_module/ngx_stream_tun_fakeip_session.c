@@ -171,6 +171,7 @@ ngx_stream_tun_fakeip_begin(ngx_stream_session_t *s,
 
     ctx->zone = zone;
     ctx->index = index;
+    ngx_str_set(&ctx->name, "");
 
     if (len != 0) {
         last = ngx_tun_fakeip_text(text, name, len);

@@ -120,6 +120,8 @@ ok($t->stop(), 'stop');
 my $alone = <<'EOF';
 %%GLOBALS%%
 %%EVENTS%%
+env LD_PRELOAD;
+env ASAN_OPTIONS;
 
 stream {
     tun_fakeip_zone names:12m 198.18.0.0/15 fd00:198:18::/64 file=names;
