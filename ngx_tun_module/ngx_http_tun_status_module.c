@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun.h>
+#include <ngx_stream_tun_fakeip.h>
 #include <ngx_http.h>
 
 
@@ -343,7 +344,8 @@ ngx_http_tun_status_size(ngx_array_t *tuns)
     }
 
     status = tuns->elts;
-    size = sizeof("{\"tun\":[]}" CRLF);
+    size = sizeof("{\"tun\":[],\"fakeip\":}" CRLF)
+           + ngx_stream_tun_fakeip_json_size((ngx_cycle_t *) ngx_cycle);
 
     for (i = 0; i < tuns->nelts; i++) {
         size += sizeof("{\"name\":\"\",\"stack\":\"lwip\",\"total\":,"
@@ -376,7 +378,10 @@ ngx_http_tun_status_json(u_char *p, ngx_array_t *tuns)
         p = ngx_http_tun_status_tun(p, &status[i]);
     }
 
-    return ngx_sprintf(p, "]}" CRLF);
+    p = ngx_sprintf(p, "],\"fakeip\":");
+    p = ngx_stream_tun_fakeip_json(p, (ngx_cycle_t *) ngx_cycle);
+
+    return ngx_sprintf(p, "}" CRLF);
 }
 
 

@@ -8,6 +8,7 @@
 use warnings;
 use strict;
 
+use JSON::PP;
 use Test::More;
 use Test::Tun;
 use Time::HiRes qw/ sleep time /;
@@ -20,6 +21,16 @@ sub conf {
 	return <<EOF;
 %%GLOBALS%%
 %%EVENTS%%
+worker_processes 2;
+
+http {
+    access_log off;
+
+    server {
+        listen 127.0.0.1:8080;
+        location = /tun { tun_status; }
+    }
+}
 
 stream {
     log_format main '\$tun_name \$tun_host \$tun_target \$status';
@@ -229,6 +240,31 @@ for my $f (qw/ IPv4 IPv6 /) {
 	is(datagram($none{$f}), 'refused', "$f, UDP, no name");
 }
 
+# counters
+
+sub status {
+	my (undef, $out) = $t->exec('gateway', 'curl', '-sS',
+		'http://127.0.0.1:8080/tun');
+	return decode_json($out)->{fakeip};
+}
+
+my ($fakeip, @more) = @{ status() };
+
+is(scalar @more, 0, 'status, one pool');
+is($fakeip->{name}, 'names', 'status, name');
+is($fakeip->{names}, 1, 'status, names');
+is($fakeip->{capacity}, 131072 - 2 - 3 - 1, 'status, all but ours');
+is($fakeip->{found}, 6, 'status, addresses with a name');
+is($fakeip->{missed}, 9, 'status, and without');
+
+my ($table) = Test::Tun::slurp('README.md')
+	=~ /^`fakeip` has the pools.*?^\| counter.*?\n\|---.*?\n(.*?)\n\n/ms;
+my @fields = ('name', map { /`(\w+)`/g } map { (split /\|/)[1] }
+	split /\n/, $table);
+
+is(join(' ', sort @fields), join(' ', sort keys %$fakeip),
+	'status, as README says');
+
 # names are kept over a reload: those that were pinned are as others then
 
 sub workers_change {
@@ -236,8 +272,8 @@ sub workers_change {
 	my $before = join ' ', $t->workers();
 	$t->reload($conf);
 	return Test::Tun::wait_for(5, sub {
-		my ($now) = reverse sort { $a <=> $b } $t->workers();
-		return $now && " $before " !~ / $now /;
+		my @now = grep { " $before " !~ / $_ / } $t->workers();
+		return @now == 2;
 	});
 }
 
