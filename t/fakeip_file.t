@@ -10,6 +10,7 @@ use strict;
 
 use Test::More;
 use Test::Tun;
+use Time::HiRes qw/ sleep /;
 
 my $t = Test::Tun->new();
 my $dir = $t->{dir};
@@ -212,6 +213,50 @@ damaged('truncated in the header', qr/\[warn\].*header .* is damaged/,
 	'refused', sub { substr($_, 30) = '' });
 damaged('empty', undef, 'refused', sub { $_ = '' });
 damaged('zeros', undef, 'refused', sub { $_ = "\0" x 100000 });
+
+Test::Tun::spew($file, $good);
+
+# a flow that lives holds its address, also one of a worker that is leaving:
+# its time of use is in the entry, some bytes before the name
+
+sub used {
+	open(my $fh, '<:raw', $file) or return;
+	seek($fh, $at - 30 + 16, 0);
+	read($fh, my $data, 4);
+	return unpack('V', $data);
+}
+
+$t->server(9000, sub {
+	my ($s) = @_;
+	while (sysread($s, my $buf, 1000)) {
+		Test::Tun::write_all($s, $buf);
+	}
+});
+
+my $short = "$zone ttl=1s hold=3s file=names;\n"
+	. 'server { tun_listen tun0 :9000; proxy_pass 10.1.0.2:9000; }';
+
+$t->run(conf($short));
+
+my $job = $t->start('client', sub {
+	my $s = Test::Tun::connect_to($addr6, 9000) or return "$!";
+	sleep(5);
+	Test::Tun::write_all($s, 'x');
+	return sysread($s, my $buf, 10);
+});
+
+sleep(0.5);
+my $used = used();
+workers_change(conf($short));
+sleep(3);
+cmp_ok(used(), '>=', $used + 2, 'a flow holds its address');
+is($t->wait($job), 1, 'a flow goes on');
+
+sleep(1);
+$used = used();
+sleep(3);
+is(used(), $used, 'and holds it no longer');
+ok($t->stop(), 'stop');
 
 Test::Tun::spew($file, $good);
 
