@@ -560,6 +560,14 @@ test_dry(void)
     assign(fip, NGX_BUSY, "n14.example");
     ok(stat_of(fip).exhausted == 1, "no address is taken from a name");
 
+    /* as nothing becomes older than it was, there is nothing to look for */
+
+    i = fip->entries[7].used;
+    fip->entries[7].used = i - DAY;
+    assign(fip, NGX_BUSY, "n15.example");
+    ok(fip->entries[7].len != 0, "nor is one looked for in vain again");
+    fip->entries[7].used = i;
+
     at(3600);
     assign(fip, NGX_BUSY, "n14.example");
     ok(is_at(fip, index[3], "n3.example"), "nor after just \"hold\"");
@@ -680,7 +688,14 @@ test_hosts(void)
     ok(ngx_tun_fakeip_name(fip, hosts[0].addr, 4, got, &len) == NGX_ABORT,
        "no longer reserved");
 
+    at(4000);
     ok(ngx_tun_fakeip_set_hosts(fip, NULL, 0) == NGX_OK, "no hosts");
+
+    for (i = 0; i < 13; i++) {
+        assign(fip, NGX_OK, "q%u.example", i);
+    }
+
+    assign(fip, NGX_BUSY, "q13.example");
     ok(is_at(fip, 5, "printer.example"), "stays for now");
     at(4000);
 
@@ -911,10 +926,9 @@ test_import(void)
     to.fip.conf.key[0] ^= 1;
     fip = make(&to, 0);
     ngx_tun_fakeip_import(fip, old);
+    ok(fip->entries[a].used == wall - 100, "names go on, of the same age");
     ok(ngx_tun_fakeip_names(fip) == 201 && is_at(fip, a, "shop.example"),
-       "names go on in a greater pool");
-    ok(fip->entries[a].used == wall - 100 || fip->entries[a].used == wall,
-       "of the same age");
+       "in a greater pool");
     unmake(&to);
 
     /* the upper half of it, where addresses stay and indexes do not */
@@ -936,6 +950,13 @@ test_import(void)
        "names go on in a part of it")) {
         printf("# %u %u\n", n, kept);
     }
+    unmake(&to);
+
+    memset(&to, 0, sizeof(to));
+    conf(&to.fip.conf, "198.18.0.128", 25, "fd00::", 64);
+    fip = make(&to, 0);
+    ngx_tun_fakeip_import(fip, old);
+    ok(ngx_tun_fakeip_names(fip) == 0, "none where the two are not together");
     unmake(&to);
 
     memset(&to, 0, sizeof(to));
@@ -1171,6 +1192,121 @@ test_race(void)
 }
 
 
+static double
+seconds(void)
+{
+    struct timespec  ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+
+/*
+ * The same moment for who takes an idle address away, and who uses it: only
+ * one of them may have it.
+ */
+
+static void
+test_duel(void)
+{
+    pid_t               pid;
+    pool_t              pool;
+    u_char              name[255];
+    size_t              len;
+    double              end;
+    uint32_t            index, other, now;
+    unsigned            both, taken, used;
+    ngx_int_t           rc;
+    ngx_tun_fakeip_t   *fip;
+
+    struct {
+        uint32_t        round;   /* even: the taker's */
+        uint32_t        done;
+        uint32_t        got;
+    } volatile  *turn;
+
+    memset(&pool, 0, sizeof(pool));
+    conf(&pool.fip.conf, "198.18.0.0", 26, NULL, 0);
+    fip = make(&pool, 0);
+    turn = shared(4096);
+
+    index = assign(fip, NGX_OK, "shop.example");
+    len = wire(name, "shop.example");
+    now = ngx_tun_fakeip_now(fip);
+
+    pid = fork();
+
+    if (pid == 0) {
+        uint32_t  round;
+
+        for (round = 1; /* void */; round++) {
+
+            while (turn->round != round) {
+                if (turn->round == (uint32_t) -1) {
+                    _exit(0);
+                }
+            }
+
+            turn->got = ngx_tun_fakeip_assign(fip, name, len, 0, &other)
+                        == NGX_OK;
+            __atomic_store_n(&turn->done, round, __ATOMIC_SEQ_CST);
+        }
+    }
+
+    end = seconds() + 1.5;
+
+    for (both = 0, taken = 0, used = 0; seconds() < end; /* void */) {
+        fip->entries[index].used = now - 10000;
+        fip->header->busy = 0;
+
+        __atomic_store_n(&turn->round, turn->round + 1, __ATOMIC_SEQ_CST);
+
+        for (other = random() % 100; other; other--) {
+            ngx_cpu_pause();
+        }
+
+        (void) ngx_tun_fakeip_lock(fip);
+        rc = ngx_tun_fakeip_claim(fip, index, now);
+        ngx_tun_fakeip_unlock(fip);
+
+        while (turn->done != turn->round) {
+            if (seconds() > end + 5) {
+                break;
+            }
+        }
+
+        both += rc == NGX_OK && turn->got;
+        taken += rc == NGX_OK && !turn->got;
+        used += rc != NGX_OK && turn->got;
+
+        if (rc == NGX_OK) {
+            (void) ngx_tun_fakeip_lock(fip);
+            (void) ngx_tun_fakeip_put(fip, index, name, len, now, now);
+            ngx_tun_fakeip_unlock(fip);
+        }
+    }
+
+    __atomic_store_n(&turn->round, (uint32_t) -1, __ATOMIC_SEQ_CST);
+    waitpid(pid, NULL, 0);
+
+    ok(both == 0, "an address is taken or used, not both: %u", both);
+    ok(taken > 10 && used > 10, "each was first: %u taken, %u used", taken,
+       used);
+
+    /* the clock of a slower worker */
+
+    fip->entries[index].used = now + 3;
+    assign(fip, NGX_OK, "shop.example");
+    ngx_tun_fakeip_touch(fip, index);
+    ok(fip->entries[index].used == now + 3, "the time of use goes on only");
+
+    munmap((void *) turn, 4096);
+    unmake(&pool);
+}
+
+
 static size_t
 resident(pool_t *pool)
 {
@@ -1192,17 +1328,6 @@ resident(pool_t *pool)
     free(vec);
 
     return n * 4096;
-}
-
-
-static double
-seconds(void)
-{
-    struct timespec  ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-
-    return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
 
@@ -1305,6 +1430,7 @@ main(void)
     test_import();
     test_kill();
     test_race();
+    test_duel();
     test_many();
 
     return done();
