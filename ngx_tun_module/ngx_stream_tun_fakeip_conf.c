@@ -116,6 +116,16 @@ ngx_stream_tun_fakeip_get_zone(ngx_conf_t *cf, ngx_str_t *name)
 
     zone->name = *name;
     zone->cycle = cf->cycle;
+
+    /* here, for a single process has no init_process after a reload */
+
+    ngx_queue_init(&zone->sessions);
+
+    zone->lease.handler = ngx_stream_tun_fakeip_lease;
+    zone->lease.data = zone;
+    zone->lease.log = &cf->cycle->new_log;
+    zone->lease.cancelable = 1;
+
     zone->conf_file = cf->conf_file->file.name.data;
     zone->line = cf->conf_file->line;
 

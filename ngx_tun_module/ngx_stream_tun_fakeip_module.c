@@ -209,13 +209,6 @@ ngx_stream_tun_fakeip_init_process(ngx_cycle_t *cycle)
 
         ngx_tun_fakeip_init_worker(&zone->fip, ngx_worker);
 
-        ngx_queue_init(&zone->sessions);
-
-        zone->lease.handler = ngx_stream_tun_fakeip_lease;
-        zone->lease.data = zone;
-        zone->lease.log = cycle->log;
-        zone->lease.cancelable = 1;
-
         if (zone->fip.file != NULL && ngx_worker == 0) {
             zone->sync.handler = ngx_stream_tun_fakeip_sync;
             zone->sync.data = zone;
