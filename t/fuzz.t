@@ -59,6 +59,13 @@ subtest lwip => sub {
 		$lib) && fuzz('lwip', 1000);
 };
 
+subtest dns_query => sub {
+	build("$dir/dns_query", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/dns_query.c', map { "dns/ngx_tun_dns_$_.c" }
+			qw/ wire name special /)
+		&& fuzz('dns_query', 600);
+};
+
 done_testing();
 
 ###############################################################################
