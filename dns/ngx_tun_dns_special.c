@@ -80,6 +80,27 @@ static const ngx_tun_dns_private_t  ngx_tun_dns_privates[] = {
 };
 
 
+ngx_uint_t
+ngx_tun_dns_signing(ngx_uint_t type)
+{
+    switch (type) {
+
+    case NGX_TUN_DNS_TYPE_DS:
+    case NGX_TUN_DNS_TYPE_RRSIG:
+    case NGX_TUN_DNS_TYPE_NSEC:
+    case NGX_TUN_DNS_TYPE_DNSKEY:
+    case NGX_TUN_DNS_TYPE_NSEC3:
+    case NGX_TUN_DNS_TYPE_NSEC3PARAM:
+    case NGX_TUN_DNS_TYPE_CDS:
+    case NGX_TUN_DNS_TYPE_CDNSKEY:
+        return 1;
+
+    default:
+        return 0;
+    }
+}
+
+
 void
 ngx_tun_dns_special(ngx_tun_dns_special_t *special,
     ngx_tun_dns_query_t *query)

@@ -55,6 +55,9 @@
 #define NGX_TUN_DNS_TYPE_NSEC     47
 #define NGX_TUN_DNS_TYPE_DNSKEY   48
 #define NGX_TUN_DNS_TYPE_NSEC3    50
+#define NGX_TUN_DNS_TYPE_NSEC3PARAM  51
+#define NGX_TUN_DNS_TYPE_CDS      59
+#define NGX_TUN_DNS_TYPE_CDNSKEY  60
 #define NGX_TUN_DNS_TYPE_SVCB     64
 #define NGX_TUN_DNS_TYPE_HTTPS    65
 #define NGX_TUN_DNS_TYPE_TSIG     250
@@ -241,6 +244,9 @@ typedef struct {
     u_char                    addrs[2][16];
 } ngx_tun_dns_special_t;
 
+
+/* Is it a type by which others prove that a zone is signed? */
+ngx_uint_t ngx_tun_dns_signing(ngx_uint_t type);
 
 /* What a name of the query means by itself (RFC 6761 and others). */
 void ngx_tun_dns_special(ngx_tun_dns_special_t *special,

@@ -1,0 +1,142 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#ifndef _NGX_STREAM_TUN_DNS_H_INCLUDED_
+#define _NGX_STREAM_TUN_DNS_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_stream.h>
+
+#include <ngx_stream_tun_fakeip.h>
+#include <ngx_tun_dns.h>
+
+
+#define NGX_STREAM_TUN_DNS_EMPTY    0
+#define NGX_STREAM_TUN_DNS_STRIP    1
+
+#define NGX_STREAM_TUN_DNS_FORWARD  0
+#define NGX_STREAM_TUN_DNS_NODATA   1
+
+#define NGX_STREAM_TUN_DNS_WORKERS  64
+
+
+/* shared by all workers and all servers of a zone of names, over reloads */
+
+typedef struct {
+    u_char                       tag[NGX_TUN_DNS_TAG_LEN];
+    ngx_tun_dns_limit_t          limit;
+    ngx_tun_dns_stat_t           stat[NGX_STREAM_TUN_DNS_WORKERS];
+} ngx_stream_tun_dns_shared_t;
+
+
+typedef struct {
+    ngx_str_t                    name;       /* of the `tun_fakeip_zone` */
+    ngx_tun_fakeip_t            *fip;
+    ngx_shm_zone_t              *shm_zone;
+    ngx_stream_tun_dns_shared_t *shared;
+    ngx_tun_dns_stat_t          *stat;       /* of this worker */
+} ngx_stream_tun_dns_zone_t;
+
+
+typedef struct {
+    ngx_array_t                  zones;  /* of ngx_stream_tun_dns_zone_t * */
+    ngx_tun_dns_near_t          *near;   /* of this worker */
+} ngx_stream_tun_dns_main_conf_t;
+
+
+typedef struct {
+    ngx_stream_tun_dns_zone_t   *zone;       /* NULL: no `tun_dns` */
+    ngx_uint_t                   public;
+
+    ngx_stream_complex_value_t  *fake;       /* NULL: every name */
+    ngx_uint_t                   https;      /* NGX_STREAM_TUN_DNS_* */
+    ngx_uint_t                   other;
+    ngx_tun_dns_limit_conf_t     limit;
+} ngx_stream_tun_dns_srv_conf_t;
+
+
+typedef struct ngx_stream_tun_dns_out_s  ngx_stream_tun_dns_out_t;
+
+
+/* a session: all questions of a TCP connection, or of a client's UDP port */
+
+typedef struct {
+    ngx_stream_session_t        *session;
+    ngx_stream_tun_dns_zone_t   *zone;
+    ngx_atomic_uint_t            client;     /* as the limits know it */
+
+    ngx_tun_dns_query_t          query;      /* the last question */
+    ngx_uint_t                   rcode;      /* and its answer */
+
+    ngx_stream_variable_value_t *variables;  /* before the first question */
+    ngx_uint_t                   questions;
+    ngx_uint_t                   waiting;    /* of these, for a resolver */
+
+    /* TCP */
+
+    ngx_tun_dns_limit_tcp_t     *limit;
+    u_char                      *in;
+    size_t                       in_len;
+    ngx_stream_tun_dns_out_t    *out;
+    ngx_stream_tun_dns_out_t   **out_last;
+    ngx_uint_t                   nout;       /* answers that wait for it */
+
+    unsigned                     asked:1;    /* query is set */
+    unsigned                     answered:1; /* rcode is */
+    unsigned                     eof:1;      /* no more questions */
+} ngx_stream_tun_dns_ctx_t;
+
+
+extern ngx_module_t  ngx_stream_tun_dns_module;
+
+
+/* ngx_stream_tun_dns_session.c */
+
+/* The content handler of a server with `tun_dns`. */
+void ngx_stream_tun_dns_handler(ngx_stream_session_t *s);
+
+void ngx_stream_tun_dns_udp_send(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
+    size_t len);
+
+/* ngx_stream_tun_dns_tcp.c */
+
+/* Serves a connection until it ends. */
+void ngx_stream_tun_dns_tcp(ngx_stream_tun_dns_ctx_t *ctx);
+
+/* An answer of len bytes, before which there is room for two. */
+ngx_int_t ngx_stream_tun_dns_tcp_send(ngx_stream_tun_dns_ctx_t *ctx,
+    u_char *buf, size_t len);
+
+/* Goes on with what the client has sent, when an answer came later. */
+void ngx_stream_tun_dns_tcp_go_on(ngx_stream_tun_dns_ctx_t *ctx);
+
+/* ngx_stream_tun_dns_answer.c */
+
+/*
+ * Answers a message.  NGX_OK, and *len of an answer is in buf, which has
+ * room for NGX_TUN_DNS_ANSWER_MAX; NGX_DECLINED: there is none to give;
+ * NGX_AGAIN: it comes later.
+ */
+ngx_int_t ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
+    u_char *end, u_char *buf, size_t *len);
+
+/* ngx_stream_tun_dns_variables.c */
+
+ngx_int_t ngx_stream_tun_dns_add_variables(ngx_conf_t *cf);
+
+
+/*
+ * Of the servers of a zone of names, summed; NGX_DECLINED: it has none.  For
+ * the status, in any process that has the cycle.
+ */
+ngx_int_t ngx_stream_tun_dns_stat(ngx_cycle_t *cycle, ngx_str_t *name,
+    ngx_tun_dns_stat_t *sum);
+
+
+#endif /* _NGX_STREAM_TUN_DNS_H_INCLUDED_ */
