@@ -253,4 +253,83 @@ void ngx_tun_dns_special(ngx_tun_dns_special_t *special,
     ngx_tun_dns_query_t *query);
 
 
+/* ngx_tun_dns_answer.c */
+
+/* what an answer of another server is worth */
+
+typedef struct {
+    ngx_uint_t                rcode;
+    uint32_t                  ttl;        /* seconds to keep it; 0: none */
+    unsigned                  truncated:1;
+    unsigned                  fake:1;     /* an address of ours is in it */
+} ngx_tun_dns_reply_t;
+
+
+/* Is it one of ours? */
+typedef ngx_uint_t (*ngx_tun_dns_fake_pt)(void *data, u_char *addr,
+    size_t addr_len);
+
+
+/* how an answer of another server becomes one to a client */
+
+typedef struct {
+    ngx_tun_dns_query_t      *query;      /* the client's */
+    uint32_t                  age;        /* seconds since it came */
+    size_t                    limit;      /* of its length */
+    time_t                    ttl;        /* where nothing is left of it */
+    ngx_uint_t                faked;      /* the name is */
+    ngx_uint_t                strip;      /* addresses of HTTPS and SVCB */
+} ngx_tun_dns_rewrite_t;
+
+
+/* records that are read of one message, and bytes of their names */
+
+#define NGX_TUN_DNS_RECORDS_MAX   256
+#define NGX_TUN_DNS_EXPANDED_MAX  65536
+
+#define NGX_TUN_DNS_TTL_MAX       86400
+#define NGX_TUN_DNS_NEGATIVE_MAX  3600
+#define NGX_TUN_DNS_SERVFAIL_TTL  5
+
+/* of a question to another server */
+
+#define NGX_TUN_DNS_UPSTREAM_MAX                                              \
+    (NGX_TUN_DNS_HEADER + NGX_TUN_DNS_NAME_MAX + 4 + 11                       \
+     + 4 + NGX_TUN_DNS_TAG_LEN)
+
+
+/*
+ * A question to another server, with a tag to know it again.  buf has room
+ * for NGX_TUN_DNS_UPSTREAM_MAX; returns the length.
+ */
+size_t ngx_tun_dns_build_query(ngx_tun_dns_query_t *query, u_char *buf,
+    ngx_uint_t id, u_char *tag);
+
+/*
+ * Reads an answer to it.  NGX_OK; NGX_DECLINED: it answers something else;
+ * NGX_ERROR: it is malformed.  A truncated one is not looked into.
+ */
+ngx_int_t ngx_tun_dns_check_reply(ngx_tun_dns_reply_t *reply,
+    ngx_tun_dns_query_t *query, ngx_uint_t id, u_char *p, u_char *end,
+    ngx_tun_dns_fake_pt fake, void *data);
+
+/*
+ * What the client gets of it, where check_reply() said NGX_OK: the question
+ * as it was asked, TTLs that are left, no addresses that were not asked for.
+ * Where it is longer than the limit only TC is told.  Returns the length, or
+ * 0: no room.
+ */
+size_t ngx_tun_dns_rewrite(ngx_tun_dns_rewrite_t *rw, u_char *p, u_char *end,
+    u_char *buf, size_t size);
+
+
+/* ngx_tun_dns_svcb.c */
+
+/*
+ * Copies the data of an HTTPS or SVCB record without addresses.  dst has room
+ * for size; returns its end, or NULL: it leads elsewhere, or is malformed.
+ */
+u_char *ngx_tun_dns_strip_svcb(u_char *dst, u_char *p, size_t size);
+
+
 #endif /* _NGX_TUN_DNS_WIRE_H_INCLUDED_ */

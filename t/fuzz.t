@@ -66,6 +66,13 @@ subtest dns_query => sub {
 		&& fuzz('dns_query', 600);
 };
 
+subtest dns_answer => sub {
+	build("$dir/dns_answer", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/dns_answer.c', map { "dns/ngx_tun_dns_$_.c" }
+			qw/ wire name answer svcb /)
+		&& fuzz('dns_answer', 2000);
+};
+
 done_testing();
 
 ###############################################################################
