@@ -15,6 +15,7 @@
 
 #include <ngx_stream_tun_fakeip.h>
 #include <ngx_tun_dns.h>
+#include <ngx_tun_dns_forward.h>
 
 
 #define NGX_STREAM_TUN_DNS_EMPTY    0
@@ -24,6 +25,10 @@
 #define NGX_STREAM_TUN_DNS_NODATA   1
 
 #define NGX_STREAM_TUN_DNS_WORKERS  64
+
+/* questions that a server of one worker has under way */
+
+#define NGX_STREAM_TUN_DNS_FORWARDS  4096
 
 
 /* shared by all workers and all servers of a zone of names, over reloads */
@@ -58,6 +63,11 @@ typedef struct {
     ngx_uint_t                   https;      /* NGX_STREAM_TUN_DNS_* */
     ngx_uint_t                   other;
     ngx_tun_dns_limit_conf_t     limit;
+
+    ngx_stream_upstream_srv_conf_t  *upstream;  /* NULL: no `tun_dns_pass` */
+    size_t                           cache;
+    ngx_tun_dns_forwarder_t         *forwarder; /* of this worker */
+    u_char                          *buffer;    /* a message, and its length */
 } ngx_stream_tun_dns_srv_conf_t;
 
 
@@ -77,6 +87,7 @@ typedef struct {
     ngx_stream_variable_value_t *variables;  /* before the first question */
     ngx_uint_t                   questions;
     ngx_uint_t                   waiting;    /* of these, for a resolver */
+    ngx_queue_t                  requests;
 
     /* TCP */
 
@@ -119,12 +130,18 @@ void ngx_stream_tun_dns_tcp_go_on(ngx_stream_tun_dns_ctx_t *ctx);
 /* ngx_stream_tun_dns_answer.c */
 
 /*
- * Answers a message.  NGX_OK, and *len of an answer is in buf, which has
- * room for NGX_TUN_DNS_ANSWER_MAX; NGX_DECLINED: there is none to give;
- * NGX_AGAIN: it comes later.
+ * Answers a message.  NGX_OK, and *len bytes are at *answer, after two more;
+ * they are in buf, of 2 + NGX_TUN_DNS_ANSWER_MAX, or live until the next
+ * call; NGX_DECLINED: there is none to give; NGX_AGAIN: it comes later.
  */
 ngx_int_t ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
-    u_char *end, u_char *buf, size_t *len);
+    u_char *end, u_char *buf, u_char **answer, size_t *len);
+
+/* ngx_stream_tun_dns_forward.c */
+
+/* The same for a question that resolvers have to answer. */
+ngx_int_t ngx_stream_tun_dns_forward(ngx_stream_tun_dns_ctx_t *ctx,
+    ngx_uint_t faked, ngx_uint_t strip, u_char **answer, size_t *len);
 
 /* ngx_stream_tun_dns_variables.c */
 

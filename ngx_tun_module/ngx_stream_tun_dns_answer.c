@@ -11,8 +11,10 @@ static ngx_int_t ngx_stream_tun_dns_check(ngx_stream_tun_dns_ctx_t *ctx,
     u_char *p, u_char *end, ngx_uint_t *rcode);
 static ngx_int_t ngx_stream_tun_dns_next_question(
     ngx_stream_tun_dns_ctx_t *ctx);
-static size_t ngx_stream_tun_dns_decide(ngx_stream_tun_dns_ctx_t *ctx,
-    u_char *buf);
+static ngx_int_t ngx_stream_tun_dns_decide(ngx_stream_tun_dns_ctx_t *ctx,
+    u_char **answer, size_t *len);
+static ngx_int_t ngx_stream_tun_dns_pass(ngx_stream_tun_dns_ctx_t *ctx,
+    ngx_uint_t faked, ngx_uint_t kind, u_char **answer, size_t *len);
 static size_t ngx_stream_tun_dns_reverse(ngx_stream_tun_dns_ctx_t *ctx,
     u_char *buf);
 static size_t ngx_stream_tun_dns_special(ngx_stream_tun_dns_ctx_t *ctx,
@@ -22,8 +24,6 @@ static size_t ngx_stream_tun_dns_fake(ngx_stream_tun_dns_ctx_t *ctx,
     u_char *buf);
 static size_t ngx_stream_tun_dns_fake_address(ngx_stream_tun_dns_ctx_t *ctx,
     u_char *buf, size_t addr_len);
-static size_t ngx_stream_tun_dns_refuse(ngx_stream_tun_dns_ctx_t *ctx,
-    u_char *buf, ngx_uint_t rcode);
 
 
 #define ngx_stream_tun_dns_error(ctx, buf, rcode)                             \
@@ -36,7 +36,7 @@ static size_t ngx_stream_tun_dns_refuse(ngx_stream_tun_dns_ctx_t *ctx,
 
 ngx_int_t
 ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
-    u_char *end, u_char *buf, size_t *len)
+    u_char *end, u_char *buf, u_char **answer, size_t *len)
 {
     ngx_int_t   rc;
     ngx_uint_t  rcode;
@@ -45,6 +45,7 @@ ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
         return NGX_ERROR;
     }
 
+    *answer = buf + 2;
     rcode = NGX_TUN_DNS_NOERROR;
 
     rc = ngx_stream_tun_dns_check(ctx, p, end, &rcode);
@@ -53,10 +54,18 @@ ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
         return NGX_DECLINED;
     }
 
-    *len = (rc == NGX_OK) ? ngx_stream_tun_dns_decide(ctx, buf)
-                          : ngx_stream_tun_dns_error(ctx, buf, rcode);
+    if (rc == NGX_OK) {
+        rc = ngx_stream_tun_dns_decide(ctx, answer, len);
 
-    ctx->rcode = (rcode > 15) ? rcode : (buf[3] & 0x0f);
+        if (rc == NGX_AGAIN) {
+            return NGX_AGAIN;
+        }
+
+    } else {
+        *len = ngx_stream_tun_dns_error(ctx, *answer, rcode);
+    }
+
+    ctx->rcode = (rcode > 15) ? rcode : ((*answer)[3] & 0x0f);
     ctx->answered = 1;
 
     return NGX_OK;
@@ -180,40 +189,86 @@ ngx_stream_tun_dns_next_question(ngx_stream_tun_dns_ctx_t *ctx)
 }
 
 
-static size_t
-ngx_stream_tun_dns_decide(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf)
+static ngx_int_t
+ngx_stream_tun_dns_decide(ngx_stream_tun_dns_ctx_t *ctx, u_char **answer,
+    size_t *len)
 {
-    size_t                 len;
     ngx_tun_dns_special_t  special;
 
-    len = ngx_stream_tun_dns_reverse(ctx, buf);
+    *len = ngx_stream_tun_dns_reverse(ctx, *answer);
 
-    if (len != 0) {
+    if (*len != 0) {
         ngx_tun_dns_count(ctx->zone->stat, reverse);
-        return len;
+        return NGX_OK;
     }
 
     ngx_tun_dns_special(&special, &ctx->query);
 
-    len = ngx_stream_tun_dns_special(ctx, &special, buf);
+    *len = ngx_stream_tun_dns_special(ctx, &special, *answer);
 
-    if (len != 0) {
+    if (*len != 0) {
         ngx_tun_dns_count(ctx->zone->stat, special);
-        return len;
+        return NGX_OK;
     }
 
-    if (special.kind == NGX_TUN_DNS_ORDINARY && ngx_stream_tun_dns_faked(ctx))
+    if (special.kind != NGX_TUN_DNS_ORDINARY || !ngx_stream_tun_dns_faked(ctx))
     {
-        len = ngx_stream_tun_dns_fake(ctx, buf);
-
-        if (len != 0) {
-            return len;
-        }
+        return ngx_stream_tun_dns_pass(ctx, 0, special.kind, answer, len);
     }
 
-    return ngx_stream_tun_dns_refuse(ctx, buf,
-                 (ctx->query.odd || special.kind == NGX_TUN_DNS_REVERSE)
-                 ? NGX_TUN_DNS_NXDOMAIN : NGX_TUN_DNS_REFUSED);
+    *len = ngx_stream_tun_dns_fake(ctx, *answer);
+
+    if (*len != 0) {
+        return NGX_OK;
+    }
+
+    return ngx_stream_tun_dns_pass(ctx, 1, special.kind, answer, len);
+}
+
+
+/* what resolvers have to answer */
+
+static ngx_int_t
+ngx_stream_tun_dns_pass(ngx_stream_tun_dns_ctx_t *ctx, ngx_uint_t faked,
+    ngx_uint_t kind, u_char **answer, size_t *len)
+{
+    ngx_int_t                       rc;
+    ngx_tun_dns_query_t            *query;
+    ngx_stream_tun_dns_srv_conf_t  *dscf;
+
+    dscf = ngx_stream_get_module_srv_conf(ctx->session,
+                                          ngx_stream_tun_dns_module);
+    query = &ctx->query;
+
+    if (dscf->upstream == NULL && (query->odd || kind == NGX_TUN_DNS_REVERSE))
+    {
+        ngx_tun_dns_count(ctx->zone->stat, refused);
+        *len = ngx_stream_tun_dns_nodata(ctx, *answer, NGX_TUN_DNS_NXDOMAIN);
+        return NGX_OK;
+    }
+
+    /* who does not ask for recursion, gets none */
+
+    if (dscf->upstream == NULL || !(query->flags & NGX_TUN_DNS_RD)) {
+        ngx_tun_dns_count(ctx->zone->stat, refused);
+        *len = ngx_stream_tun_dns_error(ctx, *answer, NGX_TUN_DNS_REFUSED);
+        return NGX_OK;
+    }
+
+    rc = ngx_stream_tun_dns_forward(ctx, faked,
+                                    faked
+                                    && (query->type == NGX_TUN_DNS_TYPE_HTTPS
+                                        || query->type
+                                           == NGX_TUN_DNS_TYPE_SVCB),
+                                    answer, len);
+
+    if (rc == NGX_ERROR) {
+        ngx_tun_dns_count(ctx->zone->stat, failed);
+        *len = ngx_stream_tun_dns_error(ctx, *answer, NGX_TUN_DNS_SERVFAIL);
+        return NGX_OK;
+    }
+
+    return rc;
 }
 
 
@@ -438,16 +493,4 @@ ngx_stream_tun_dns_fake_address(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
                                    ngx_tun_fakeip_ttl(fip));
 
     return ngx_tun_dns_finish(&answer);
-}
-
-
-static size_t
-ngx_stream_tun_dns_refuse(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
-    ngx_uint_t rcode)
-{
-    ngx_tun_dns_count(ctx->zone->stat, refused);
-
-    return (rcode == NGX_TUN_DNS_NXDOMAIN)
-           ? ngx_stream_tun_dns_nodata(ctx, buf, rcode)
-           : ngx_stream_tun_dns_error(ctx, buf, rcode);
 }

@@ -19,11 +19,17 @@ static ngx_stream_tun_dns_zone_t *ngx_stream_tun_dns_zone(ngx_conf_t *cf,
     ngx_str_t *name);
 static ngx_int_t ngx_stream_tun_dns_init_zone(ngx_shm_zone_t *shm_zone,
     void *data);
+static char *ngx_stream_tun_dns_upstream(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_stream_tun_dns_cache(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_stream_tun_dns_limit(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static ngx_int_t ngx_stream_tun_dns_limit_param(ngx_str_t *value,
     ngx_tun_dns_limit_conf_t *limit);
 static ngx_int_t ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle);
+static ngx_int_t ngx_stream_tun_dns_init_forwarder(ngx_cycle_t *cycle,
+    ngx_stream_tun_dns_srv_conf_t *dscf);
 
 
 static ngx_conf_enum_t  ngx_stream_tun_dns_https[] = {
@@ -45,6 +51,20 @@ static ngx_command_t  ngx_stream_tun_dns_commands[] = {
     { ngx_string("tun_dns"),
       NGX_STREAM_SRV_CONF|NGX_CONF_TAKE12,
       ngx_stream_tun_dns,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("tun_dns_pass"),
+      NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_stream_tun_dns_upstream,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("tun_dns_cache"),
+      NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_stream_tun_dns_cache,
       NGX_STREAM_SRV_CONF_OFFSET,
       0,
       NULL },
@@ -151,8 +171,12 @@ ngx_stream_tun_dns_create_srv_conf(ngx_conf_t *cf)
      *     dscf->zone = NULL;
      *     dscf->public = 0;
      *     dscf->fake = NULL;
+     *     dscf->upstream = NULL;
+     *     dscf->forwarder = NULL;
+     *     dscf->buffer = NULL;
      */
 
+    dscf->cache = NGX_CONF_UNSET_SIZE;
     dscf->https = NGX_CONF_UNSET_UINT;
     dscf->other = NGX_CONF_UNSET_UINT;
     dscf->limit.qps = NGX_CONF_UNSET_UINT;
@@ -170,6 +194,12 @@ ngx_stream_tun_dns_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_stream_tun_dns_srv_conf_t *prev = parent;
     ngx_stream_tun_dns_srv_conf_t *conf = child;
 
+    if (conf->upstream != NULL && conf->zone == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "a server has \"tun_dns_pass\", but no \"tun_dns\"");
+        return NGX_CONF_ERROR;
+    }
+
     if (conf->fake == NULL) {
         conf->fake = prev->fake;
     }
@@ -178,6 +208,8 @@ ngx_stream_tun_dns_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
                               NGX_STREAM_TUN_DNS_EMPTY);
     ngx_conf_merge_uint_value(conf->other, prev->other,
                               NGX_STREAM_TUN_DNS_FORWARD);
+
+    ngx_conf_merge_size_value(conf->cache, prev->cache, 1024 * 1024);
 
     ngx_conf_merge_uint_value(conf->limit.qps, prev->limit.qps, 1000);
     ngx_conf_merge_uint_value(conf->limit.burst, prev->limit.burst, 2000);
@@ -335,6 +367,65 @@ ngx_stream_tun_dns_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 
 
 static char *
+ngx_stream_tun_dns_upstream(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_dns_srv_conf_t *dscf = conf;
+
+    ngx_url_t   u;
+    ngx_str_t  *value;
+
+    if (dscf->upstream != NULL) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    ngx_memzero(&u, sizeof(ngx_url_t));
+
+    u.url = value[1];
+    u.no_resolve = 1;
+
+    dscf->upstream = ngx_stream_upstream_add(cf, &u, 0);
+
+    return (dscf->upstream == NULL) ? NGX_CONF_ERROR : NGX_CONF_OK;
+}
+
+
+static char *
+ngx_stream_tun_dns_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_dns_srv_conf_t *dscf = conf;
+
+    ssize_t     size;
+    ngx_str_t  *value;
+
+    if (dscf->cache != NGX_CONF_UNSET_SIZE) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        dscf->cache = 0;
+        return NGX_CONF_OK;
+    }
+
+    size = ngx_parse_size(&value[1]);
+
+    if (size == NGX_ERROR || size < 64 * 1024) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid size \"%V\", it must be at least 64k",
+                           &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    dscf->cache = size;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
 ngx_stream_tun_dns_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_stream_tun_dns_srv_conf_t *dscf = conf;
@@ -426,9 +517,12 @@ ngx_stream_tun_dns_limit_param(ngx_str_t *value,
 static ngx_int_t
 ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle)
 {
-    ngx_uint_t                       i;
-    ngx_stream_tun_dns_zone_t      **zonep;
-    ngx_stream_tun_dns_main_conf_t  *dmcf;
+    ngx_uint_t                        i;
+    ngx_stream_core_srv_conf_t      **cscfp;
+    ngx_stream_core_main_conf_t      *cmcf;
+    ngx_stream_tun_dns_zone_t       **zonep;
+    ngx_stream_tun_dns_srv_conf_t    *dscf;
+    ngx_stream_tun_dns_main_conf_t   *dmcf;
 
     dmcf = ngx_stream_cycle_get_module_main_conf(cycle,
                                                  ngx_stream_tun_dns_module);
@@ -443,7 +537,47 @@ ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle)
                                                  % NGX_STREAM_TUN_DNS_WORKERS];
     }
 
+    cmcf = ngx_stream_cycle_get_module_main_conf(cycle,
+                                                 ngx_stream_core_module);
+    cscfp = cmcf->servers.elts;
+
+    for (i = 0; i < cmcf->servers.nelts; i++) {
+        dscf = cscfp[i]->ctx->srv_conf[ngx_stream_tun_dns_module.ctx_index];
+
+        if (dscf->zone != NULL && dscf->upstream != NULL
+            && ngx_stream_tun_dns_init_forwarder(cycle, dscf) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_dns_init_forwarder(ngx_cycle_t *cycle,
+    ngx_stream_tun_dns_srv_conf_t *dscf)
+{
+    ngx_tun_dns_forwarder_t  *fwd;
+
+    fwd = ngx_pcalloc(cycle->pool, sizeof(ngx_tun_dns_forwarder_t));
+    dscf->buffer = ngx_palloc(cycle->pool, 2 + NGX_TUN_DNS_MESSAGE_MAX);
+
+    if (fwd == NULL || dscf->buffer == NULL) {
+        return NGX_ERROR;
+    }
+
+    fwd->fip = dscf->zone->fip;
+    fwd->stat = dscf->zone->stat;
+    fwd->tag = dscf->zone->shared->tag;
+    fwd->log = cycle->log;
+    fwd->max = NGX_STREAM_TUN_DNS_FORWARDS;
+    fwd->max_size = dscf->cache;
+
+    dscf->forwarder = fwd;
+
+    return ngx_tun_dns_init_forwarder(fwd, cycle->pool);
 }
 
 

@@ -222,15 +222,15 @@ ngx_stream_tun_dns_udp_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
     u_char *end)
 {
     size_t     len;
-    u_char     buf[NGX_TUN_DNS_ANSWER_MAX];
+    u_char    *answer, buf[2 + NGX_TUN_DNS_ANSWER_MAX];
     ngx_int_t  rc;
 
     ctx->session->received += end - p;
 
-    rc = ngx_stream_tun_dns_answer(ctx, p, end, buf, &len);
+    rc = ngx_stream_tun_dns_answer(ctx, p, end, buf, &answer, &len);
 
     if (rc == NGX_OK) {
-        ngx_stream_tun_dns_udp_send(ctx, buf, len);
+        ngx_stream_tun_dns_udp_send(ctx, answer, len);
     }
 
     return (rc == NGX_ERROR) ? NGX_ERROR : NGX_OK;

@@ -258,7 +258,7 @@ static ngx_int_t
 ngx_stream_tun_dns_tcp_questions(ngx_stream_tun_dns_ctx_t *ctx)
 {
     size_t             len, n;
-    u_char            *p, *last, buf[2 + NGX_TUN_DNS_ANSWER_MAX];
+    u_char            *p, *last, *answer, buf[2 + NGX_TUN_DNS_ANSWER_MAX];
     ngx_int_t          rc;
     ngx_connection_t  *c;
 
@@ -289,7 +289,7 @@ ngx_stream_tun_dns_tcp_questions(ngx_stream_tun_dns_ctx_t *ctx)
         ngx_tun_dns_count(ctx->zone->stat, tcp);
         ngx_add_timer(c->read, NGX_STREAM_TUN_DNS_IDLE);
 
-        rc = ngx_stream_tun_dns_answer(ctx, p, p + len, buf + 2, &n);
+        rc = ngx_stream_tun_dns_answer(ctx, p, p + len, buf, &answer, &n);
 
         if (rc == NGX_ERROR) {
             return NGX_ERROR;
@@ -298,7 +298,7 @@ ngx_stream_tun_dns_tcp_questions(ngx_stream_tun_dns_ctx_t *ctx)
         p += len;
 
         if (rc == NGX_OK
-            && ngx_stream_tun_dns_tcp_send(ctx, buf, n) != NGX_OK)
+            && ngx_stream_tun_dns_tcp_send(ctx, answer - 2, n) != NGX_OK)
         {
             return NGX_ERROR;
         }
