@@ -61,8 +61,8 @@ ngx_stream_tun_dns_variable(ngx_stream_session_t *s,
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_dns_module);
 
-    if (ctx == NULL || !ctx->asked
-        || (data == NGX_STREAM_TUN_DNS_RCODE && !ctx->answered))
+    if (ctx == NULL
+        || (data == NGX_STREAM_TUN_DNS_RCODE ? !ctx->answered : !ctx->asked))
     {
         v->not_found = 1;
         return NGX_OK;

@@ -15,7 +15,8 @@ use Net::DNS;
 use Socket qw/ SOCK_DGRAM SOCK_STREAM /;
 use Test::Tun;
 
-our @EXPORT = qw/ ask ask_raw question text resolver dnsmasq frame read_frame /;
+our @EXPORT = qw/ ask ask_raw question text resolver reply asked dnsmasq frame
+	read_frame /;
 
 # the answer to a message in bytes, over UDP or TCP; run in a namespace
 
@@ -152,6 +153,27 @@ sub resolver {
 	sysread($r, my $buf, 1);
 
 	return $pid;
+}
+
+# what a resolver says to a question in bytes: records as text
+
+sub reply {
+	my ($q, @records) = @_;
+
+	my $reply = Net::DNS::Packet->decode(\$q)->reply();
+	$reply->header->rcode('NOERROR');
+	$reply->header->ra(1);
+	$reply->push(answer => map { Net::DNS::RR->new($_) } @records);
+
+	return $reply;
+}
+
+# the name and the type that are asked for
+
+sub asked {
+	my ($q) = @_;
+	my ($question) = Net::DNS::Packet->decode(\$q)->question;
+	return ($question->qname, $question->qtype);
 }
 
 # a real one, with the records that are given as its options
