@@ -72,6 +72,7 @@ typedef struct {
 typedef struct {
     ngx_tun_flow_table_t        flows;
     ngx_uint_t                  sessions;
+    ngx_uint_t                  opened;      /* since memory was given back */
     ngx_tun_udp_t              *current;     /* whose session is called */
     size_t                      memory;      /* of datagrams that wait */
 

@@ -13,6 +13,8 @@
 #include <ngx_tun_icmp.h>
 #include <ngx_tun_udp.h>
 
+#include <malloc.h>
+
 
 /* a flow that was used since does not give way */
 #define NGX_TUN_UDP_IDLE       100       /* ms */
@@ -22,6 +24,7 @@
 #define NGX_TUN_UDP_HOLD_MIN   2000      /* when there is no room */
 
 #define NGX_TUN_UDP_TICK       1000      /* ms */
+#define NGX_TUN_UDP_TRIM       1000      /* flows */
 #define NGX_TUN_UDP_LEAVE      5000      /* ms */
 
 /* with fewer free ones a flow gives way */
@@ -57,6 +60,7 @@ static void ngx_tun_udp_wait(ngx_tun_udp_t *udp, u_char *data, size_t len);
 static void ngx_tun_udp_end(ngx_tun_udp_t *udp);
 static void ngx_tun_udp_release(ngx_tun_t *tun, ngx_tun_udp_held_t *held);
 static ngx_uint_t ngx_tun_udp_over(ngx_tun_udp_t *udp);
+static void ngx_tun_udp_trim(ngx_tun_t *tun);
 static void ngx_tun_udp_tick_handler(ngx_event_t *ev);
 
 
@@ -270,6 +274,7 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     udp->last_len = len;
 
     tun->udp.sessions++;
+    tun->udp.opened++;
 
     if (!tun->udp.tick.timer_set) {
         ngx_add_timer(&tun->udp.tick, NGX_TUN_UDP_TICK);
@@ -627,6 +632,23 @@ ngx_tun_udp_over(ngx_tun_udp_t *udp)
 }
 
 
+/* after a crowd its pools lie in pieces over all of the heap */
+
+static void
+ngx_tun_udp_trim(ngx_tun_t *tun)
+{
+    if (tun->udp.opened < NGX_TUN_UDP_TRIM) {
+        return;
+    }
+
+    tun->udp.opened = 0;
+
+#ifdef __GLIBC__
+    (void) malloc_trim(0);
+#endif
+}
+
+
 static void
 ngx_tun_udp_tick_handler(ngx_event_t *ev)
 {
@@ -678,5 +700,8 @@ ngx_tun_udp_tick_handler(ngx_event_t *ev)
 
     if (tun->udp.sessions != 0 || tun->udp.held_n != 0) {
         ngx_add_timer(ev, NGX_TUN_UDP_TICK);
+        return;
     }
+
+    ngx_tun_udp_trim(tun);
 }
