@@ -9,6 +9,7 @@ use warnings;
 use strict;
 
 use JSON::PP;
+use POSIX;
 use Test::More;
 use Test::Tun;
 use Time::HiRes qw/ sleep time /;
@@ -34,6 +35,7 @@ http {
 
 stream {
     log_format main '\$tun_name \$tun_host \$tun_target \$status';
+    log_format sniff '\$ssl_preread_server_name [\$tun_target]';
     access_log %%DIR%%/logs/access.log main;
 
     tun tun0 {
@@ -56,6 +58,20 @@ $stream
         tun_listen tun0 :81;
         tun_fakeip_miss sniff;
         return "[\$tun_name][\$tun_host][\$tun_target]";
+    }
+
+    server {
+        tun_listen tun0 :443;
+        tun_fakeip_miss sniff;
+        ssl_preread on;
+        access_log %%DIR%%/logs/sniff.log sniff;
+        return "\$ssl_preread_server_name";
+    }
+
+    server {
+        tun_listen tun0 :82;
+        tun_accept early;
+        return "[\$tun_name]";
     }
 
     server {
@@ -233,6 +249,23 @@ is(scalar(() = $t->error_log() =~ /\[info\].*without a name, refused/g), 4,
 	'refused flows are logged');
 is(scalar(grep { / 502$/ } $t->access_log()), 4, 'as sessions');
 
+# what is sniffed, and what was answered before it could be refused
+
+for my $f (qw/ IPv4 IPv6 /) {
+	$t->exec('client', qw/ openssl s_client -servername /, "$f.example",
+		'-connect', url($none{$f}, 443));
+	ok($t->wait_for_log(qr/^\L$f\E.example \[\]$/mi, 'sniff.log'),
+		"$f, sniffed");
+
+	is(ask($addr{$f}, 82), '[shop.example]', "$f, early, name");
+	is($t->in('client', sub {
+		my $s = Test::Tun::connect_to($none{$f}, 82)
+			or return $!{ECONNRESET} ? 'reset' : "$!";
+		my (undef, $error) = Test::Tun::read_all($s);
+		return $error == POSIX::ECONNRESET() ? 'reset' : $error;
+	}), 'reset', "$f, early, no name");
+}
+
 # datagrams too
 
 for my $f (qw/ IPv4 IPv6 /) {
@@ -254,8 +287,8 @@ is(scalar @more, 0, 'status, one pool');
 is($fakeip->{name}, 'names', 'status, name');
 is($fakeip->{names}, 1, 'status, names');
 is($fakeip->{capacity}, 131072 - 2 - 3 - 1, 'status, all but ours');
-is($fakeip->{found}, 6, 'status, addresses with a name');
-is($fakeip->{missed}, 9, 'status, and without');
+is($fakeip->{found}, 8, 'status, addresses with a name');
+is($fakeip->{missed}, 13, 'status, and without');
 
 my ($table) = Test::Tun::slurp('README.md')
 	=~ /^`fakeip` has the pools.*?^\| counter.*?\n\|---.*?\n(.*?)\n\n/ms;
