@@ -384,7 +384,6 @@ ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
     u_char      *p, *tcp;
     size_t       ip_len, len, mtu;
     uint32_t     sum;
-    ngx_uint_t   protocol;
 
     p = pkt->payload;
     len = pkt->end - p;
@@ -409,7 +408,7 @@ ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
         p += NGX_TUN_PACKET_ICMP_LEN;
 
         ip_len = (p[0] & 0x0f) * 4;
-        protocol = p[9];
+        big->protocol = p[9];
         big->src = p + 12;
 
     } else {
@@ -429,7 +428,7 @@ ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
         p += NGX_TUN_PACKET_ICMP_LEN;
 
         ip_len = NGX_TUN_PACKET_IPV6_LEN;
-        protocol = p[6];
+        big->protocol = p[6];
         big->src = p + 8;
     }
 
@@ -439,7 +438,7 @@ ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
 
     if ((p[0] >> 4) != ((pkt->addr_len == 4) ? 4 : 6)
         || ip_len < NGX_TUN_PACKET_IPV4_MIN
-        || protocol != IPPROTO_TCP
+        || (big->protocol != IPPROTO_TCP && big->protocol != IPPROTO_UDP)
         || ip_len + 8 > (size_t) (pkt->end - p))
     {
         return NGX_TUN_PACKET_HEADER;

@@ -95,7 +95,7 @@ typedef struct {
 } ngx_tun_packet_udp_t;
 
 
-/* "fragmentation needed" or "packet too big", about a TCP packet */
+/* "fragmentation needed" or "packet too big", about TCP or UDP */
 
 typedef struct {
     u_char                        *src;       /* of the packet in question */
@@ -104,6 +104,7 @@ typedef struct {
     uint16_t                       dst_port;
     uint32_t                       seq;
     size_t                         mss;       /* TCP payload that fits */
+    uint8_t                        protocol;
 } ngx_tun_packet_too_big_t;
 
 
@@ -240,8 +241,8 @@ ngx_tun_packet_e ngx_tun_packet_check_udp(ngx_tun_packet_t *pkt,
 
 /*
  * Parses an ICMP (RFC 1191) or ICMPv6 (RFC 8201) message, its checksum too,
- * that a TCP packet was too big.  NGX_TUN_PACKET_OK, or any error: it is not
- * such a message, or not a valid one.
+ * that a TCP or UDP packet was too big.  NGX_TUN_PACKET_OK, or any error: it
+ * is not such a message, or not a valid one.
  */
 ngx_tun_packet_e ngx_tun_packet_parse_too_big(ngx_tun_packet_t *pkt,
     ngx_tun_packet_too_big_t *big);

@@ -143,17 +143,19 @@ ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
 
 ngx_int_t
 ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
-    ngx_uint_t n, size_t header_len, size_t len, size_t datagram)
+    ngx_uint_t n, size_t header_len, size_t len, ngx_uint_t narrow,
+    size_t datagram)
 {
-    size_t                 ip_len;
+    size_t                 mtu, ip_len;
     struct virtio_net_hdr  vnet;
 
     ip_len = header_len - NGX_TUN_PACKET_UDP_LEN;
+    mtu = narrow ? ngx_min(queue->mtu, NGX_TUN_QUEUE_MTU6) : queue->mtu;
 
     if (!queue->offload) {
         ngx_tun_packet_sum_udp(iov[1].iov_base, header_len, &iov[2], n - 2);
 
-        return (header_len + len > queue->mtu)
+        return (header_len + len > mtu)
                ? ngx_tun_queue_cut(queue, iov, n, header_len)
                : ngx_tun_queue_write_parts(queue, iov, n, header_len + len);
     }
@@ -169,13 +171,15 @@ ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
         vnet.gso_type = VIRTIO_NET_HDR_GSO_UDP_L4;
         vnet.gso_size = (uint16_t) datagram;
 
-    } else if (header_len + len > queue->mtu) {
+    } else if (header_len + len > mtu) {
 
         /* RFC 791, 3.2: in units of 8; with IPv6 there is one more header */
 
         vnet.gso_type = VIRTIO_NET_HDR_GSO_UDP;
-        vnet.gso_size = (uint16_t) ((queue->mtu - ip_len
-                                     - ((ip_len == 20) ? 0 : 8)) & ~7);
+        vnet.gso_size = (uint16_t) ((ip_len == 20)
+                                    ? (queue->mtu - 20) & ~7
+                                    : (ngx_min(queue->mtu, NGX_TUN_QUEUE_MTU6)
+                                       - 40 - 8) & ~7);
     }
 
     return ngx_tun_queue_writev(queue, &vnet, iov, n, header_len + len);
@@ -195,7 +199,8 @@ ngx_tun_queue_cut(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
     frag.header_len = header_len;
     frag.iov = &iov[2];
     frag.niov = n - 2;
-    frag.mtu = queue->mtu;
+    frag.mtu = (*frag.header >> 4 == 4) ? queue->mtu
+               : ngx_min(queue->mtu, NGX_TUN_QUEUE_MTU6);
     frag.id = queue->id++;
 
     for ( ;; ) {

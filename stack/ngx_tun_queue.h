@@ -35,6 +35,7 @@ typedef struct {
 
 
 #define NGX_TUN_QUEUE_HEAD  16           /* bytes before a packet read */
+#define NGX_TUN_QUEUE_MTU6  1280         /* that all paths have: RFC 8200, 5 */
 
 
 /* what the kernel says of a packet */
@@ -65,12 +66,15 @@ ngx_int_t ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
 /*
  * Writes UDP: iov[1] is the header, header_len bytes as
  * ngx_tun_packet_build_udp() makes it, iov[2] to iov[n - 1] len bytes of data;
- * iov[0] is used here.  A datagram that is longer than the MTU goes out in
- * fragments.  Where datagram is not 0, the data is of several datagrams of
- * that size, but for the last; then queue->uso must be set.
+ * iov[0] is used here.  A datagram that is longer than the MTU, or than
+ * NGX_TUN_QUEUE_MTU6 where the path is narrow, goes out in fragments; those of
+ * IPv6, which no router cuts, fit all paths.  Where datagram is not 0, the
+ * data is of several datagrams of that size, but for the last; then queue->uso
+ * must be set.
  */
 ngx_int_t ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
-    ngx_uint_t n, size_t header_len, size_t len, size_t datagram);
+    ngx_uint_t n, size_t header_len, size_t len, ngx_uint_t narrow,
+    size_t datagram);
 
 /*
  * Writes a packet with complete checksums; one without IP options or extension

@@ -158,7 +158,7 @@ extern const ngx_tun_lwip_ops_t  ngx_tun_tcp_ops;
 ngx_int_t ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_lwip_buf_t *buf, ngx_uint_t trusted);
 
-/* An ICMP packet: NGX_OK if it told a flow of the MTU of its path. */
+/* An ICMP packet: NGX_OK if it told a TCP or UDP flow of its path's MTU. */
 ngx_int_t ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt);
 
 /* ngx_tun_udp.c */
@@ -169,6 +169,10 @@ void ngx_tun_udp_done(ngx_tun_t *tun);
 /* A UDP packet, or several of a flow that the kernel gave together. */
 void ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_queue_info_t *info);
+
+/* A message that a datagram for a client was too big; NGX_OK: of a flow. */
+ngx_int_t ngx_tun_udp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_too_big_t *big);
 
 /* Ends flows that are done, and writes what is held back. */
 void ngx_tun_udp_flush(ngx_tun_t *tun);

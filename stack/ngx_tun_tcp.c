@@ -245,6 +245,10 @@ ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
         return NGX_DECLINED;
     }
 
+    if (big.protocol == IPPROTO_UDP) {
+        return ngx_tun_udp_input_too_big(tun, pkt, &big);
+    }
+
     /* the packet in question was ours, the flow is the client's */
 
     client.src = big.dst;

@@ -47,6 +47,7 @@ static ngx_tun_udp_t *ngx_tun_udp_lookup(ngx_tun_t *tun,
     ngx_tun_flow_key_t *key);
 static void ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, u_char *data, size_t len);
+static void ngx_tun_udp_source_key(ngx_tun_flow_key_t *key);
 static void ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *target, u_char *data,
     size_t len);
@@ -223,8 +224,7 @@ ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t   source;
 
     source = *key;
-    source.dst_port = 0;
-    ngx_memzero(source.dst, 16);
+    ngx_tun_udp_source_key(&source);
 
     udp = ngx_tun_udp_lookup(tun, &source);
 
@@ -234,6 +234,14 @@ ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     } else {
         ngx_tun_udp_open(tun, listen, &source, key, data, len);
     }
+}
+
+
+static void
+ngx_tun_udp_source_key(ngx_tun_flow_key_t *key)
+{
+    key->dst_port = 0;
+    ngx_memzero(key->dst, 16);
 }
 
 
@@ -349,6 +357,38 @@ ngx_tun_udp_make_room(ngx_tun_t *tun, ngx_tun_claim_t *oldest)
     }
 
     (void) ngx_atomic_fetch_add(&tun->stat->udp_evicted, 1);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_tun_udp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_too_big_t *big)
+{
+    ngx_tun_udp_t       *udp;
+    ngx_tun_packet_t     client;
+    ngx_tun_flow_key_t   key;
+
+    client.src = big->dst;
+    client.dst = big->src;
+    client.addr_len = pkt->addr_len;
+    client.protocol = IPPROTO_UDP;
+
+    ngx_tun_flow_key(&key, &client, big->dst_port, big->src_port);
+
+    udp = ngx_tun_udp_lookup(tun, &key);
+
+    if (udp == NULL) {
+        ngx_tun_udp_source_key(&key);
+        udp = ngx_tun_udp_lookup(tun, &key);
+    }
+
+    if (udp == NULL) {
+        return NGX_DECLINED;
+    }
+
+    udp->narrow = 1;
 
     return NGX_OK;
 }

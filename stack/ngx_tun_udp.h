@@ -68,6 +68,7 @@ struct ngx_tun_udp_s {
 
     unsigned                  inserted:1;
     unsigned                  in_end:1;
+    unsigned                  narrow:1;  /* the path is, RFC 8201 */
     unsigned                  relay:1;   /* the key has no destination */
 };
 

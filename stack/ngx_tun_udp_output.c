@@ -28,7 +28,7 @@ void
 ngx_tun_udp_output(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *key,
     struct iovec *iov, ngx_uint_t n, size_t len)
 {
-    size_t                 header_len;
+    size_t                 mtu, header_len;
     u_char                 header[NGX_TUN_PACKET_UDP_MAX];
     ngx_tun_t             *tun;
     ngx_tun_packet_udp_t   uh;
@@ -57,9 +57,11 @@ ngx_tun_udp_output(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *key,
 
     ngx_tun_udp_write_batch(tun);
 
+    mtu = udp->narrow ? NGX_TUN_QUEUE_MTU6 : tun->queue.mtu;
+
     if (tun->queue.uso
         && len != 0
-        && len + NGX_TUN_PACKET_UDP_MAX <= tun->queue.mtu)
+        && len + NGX_TUN_PACKET_UDP_MAX <= mtu)
     {
         ngx_tun_udp_start_batch(tun, key, iov, n, len);
         return;
@@ -75,7 +77,8 @@ ngx_tun_udp_output(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *key,
     iov[1].iov_base = header;
     iov[1].iov_len = header_len;
 
-    (void) ngx_tun_queue_write_udp(&tun->queue, iov, n, header_len, len, 0);
+    (void) ngx_tun_queue_write_udp(&tun->queue, iov, n, header_len, len,
+                                   udp->narrow, 0);
 }
 
 
@@ -172,7 +175,7 @@ ngx_tun_udp_write_batch(ngx_tun_t *tun)
     iov[2].iov_len = batch->len;
 
     (void) ngx_tun_queue_write_udp(&tun->queue, iov, 3, header_len, batch->len,
-                                   (batch->n > 1) ? batch->size : 0);
+                                   0, (batch->n > 1) ? batch->size : 0);
 
     batch->n = 0;
     batch->open = 0;

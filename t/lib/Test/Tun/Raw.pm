@@ -118,11 +118,55 @@ sub ip_packet {
 
 	my $ihl = 5 + length($p{ip_options}) / 4;
 	my $ip = pack('C C n n n C C n', 0x40 | $ihl, 0,
-		$ihl * 4 + length $payload, 1, $p{fragment}, $p{ttl}, $proto, 0)
+		$ihl * 4 + length $payload, $p{ip_id} // 1, $p{fragment}, $p{ttl},
+		$proto, 0)
 		. $src . $dst . $p{ip_options};
 	substr($ip, 10, 2) = pack('n', ~sum($ip) & 0xffff);
 
 	return $ip . $payload;
+}
+
+# a UDP datagram; len is what its header says, bad_sum and no_sum its checksum
+
+sub udp_payload {
+	my ($self, $data, %p) = @_;
+
+	%p = (%$self, %p);
+
+	my $len = 8 + length $data;
+	my $udp = pack('n n n n', $p{sport}, $p{dport}, $p{len} // $len, 0)
+		. $data;
+	my $pseudo = inet_pton($self->{family}, $p{src})
+		. inet_pton($self->{family}, $p{dst})
+		. ($self->{v6} ? pack('N N', $len, 17) : pack('n n', 17, $len));
+
+	substr($udp, 6, 2) = pack('n', (~sum($pseudo . $udp) & 0xffff) || 0xffff)
+		^ ($p{bad_sum} ? "\x12\x34" : "\0\0") unless $p{no_sum};
+
+	return $udp;
+}
+
+sub udp_packet {
+	my ($self, $data, %p) = @_;
+	return $self->ip_packet(17, $self->udp_payload($data, %p), %p);
+}
+
+# a piece of a datagram: the protocol, offset and end in its payload, and
+# whether more follow
+
+sub piece {
+	my ($self, $proto, $payload, $from, $to, $more, %p) = @_;
+
+	my $data = substr($payload, $from, $to - $from);
+	my $place = $self->{v6} ? $from | ($more ? 1 : 0)
+		: $from >> 3 | ($more ? 0x2000 : 0);
+	my $id = $p{id} // 1;
+
+	return $self->ip_packet($proto, $data, %p, next_header => 44,
+		ip_options => pack('C C n N', $proto, 0, $place, $id))
+		if $self->{v6};
+
+	return $self->ip_packet($proto, $data, %p, fragment => $place, ip_id => $id);
 }
 
 # an ICMP message: type, code, all after the checksum
