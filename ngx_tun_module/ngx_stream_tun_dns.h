@@ -88,6 +88,7 @@ typedef struct {
     ngx_uint_t                   questions;
     ngx_uint_t                   waiting;    /* of these, for a resolver */
     ngx_queue_t                  requests;
+    ngx_socket_t                 fd;         /* for these, or -1 */
 
     /* TCP */
 

@@ -138,6 +138,12 @@ ngx_stream_tun_dns_create_request(ngx_stream_tun_dns_ctx_t *ctx,
         cln->data = ctx;
 
         ngx_queue_init(&ctx->requests);
+
+        /* the listening socket is closed at a reload, its number used again */
+
+        if (c->shared) {
+            ctx->fd = dup(c->fd);
+        }
     }
 
     req = ngx_alloc(sizeof(ngx_stream_tun_dns_request_t), c->log);
@@ -177,6 +183,10 @@ ngx_stream_tun_dns_cleanup(void *data)
         req = ngx_queue_data(q, ngx_stream_tun_dns_request_t, queue);
         ngx_tun_dns_leave(&req->waiter);
         ngx_free(req);
+    }
+
+    if (ctx->fd != (ngx_socket_t) -1) {
+        (void) close(ctx->fd);
     }
 }
 

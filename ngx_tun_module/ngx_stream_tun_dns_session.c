@@ -40,6 +40,7 @@ ngx_stream_tun_dns_handler(ngx_stream_session_t *s)
     ctx->session = s;
     ctx->zone = dscf->zone;
     ctx->out_last = &ctx->out;
+    ctx->fd = (ngx_socket_t) -1;
 
     ngx_stream_set_ctx(s, ctx, ngx_stream_tun_dns_module);
 
@@ -245,9 +246,11 @@ ngx_stream_tun_dns_udp_send(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
 {
     ngx_buf_t          b;
     ngx_chain_t        out;
+    ngx_socket_t       fd;
     ngx_connection_t  *c;
 
     c = ctx->session->connection;
+    fd = c->fd;
 
     ngx_memzero(&b, sizeof(ngx_buf_t));
 
@@ -260,10 +263,18 @@ ngx_stream_tun_dns_udp_send(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
     out.buf = &b;
     out.next = NULL;
 
+    if (ctx->fd != (ngx_socket_t) -1) {
+        c->fd = ctx->fd;
+
+    } else if (c->shared && ngx_exiting) {
+        return;
+    }
+
     /* what cannot be sent now is lost, as any datagram may be */
 
     (void) c->send_chain(c, &out, 0);
 
+    c->fd = fd;
     c->write->ready = 1;
 }
 
