@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 #include <ngx_stream.h>
+#include <nginx.h>
 
 #include <ngx_stream_tun_fakeip.h>
 #include <ngx_tun_dns.h>
@@ -49,9 +50,17 @@ typedef struct {
 } ngx_stream_tun_dns_zone_t;
 
 
+typedef struct ngx_stream_tun_dns_batch_s  ngx_stream_tun_dns_batch_t;
+
+
 typedef struct {
     ngx_array_t                  zones;  /* of ngx_stream_tun_dns_zone_t * */
-    ngx_tun_dns_near_t          *near;   /* of this worker */
+
+    /* of this worker */
+
+    ngx_tun_dns_near_t          *near;
+    ngx_stream_tun_dns_batch_t  *batch;
+    ngx_uint_t                   again;  /* unsigned  again:1; */
 } ngx_stream_tun_dns_main_conf_t;
 
 
@@ -102,6 +111,8 @@ typedef struct {
     unsigned                     asked:1;    /* query is set */
     unsigned                     answered:1; /* rcode is */
     unsigned                     eof:1;      /* no more questions */
+    unsigned                     batch:1;    /* it cannot wait */
+    unsigned                     again:1;    /* the question was counted */
 } ngx_stream_tun_dns_ctx_t;
 
 
@@ -109,6 +120,18 @@ extern ngx_module_t  ngx_stream_tun_dns_module;
 
 
 /* ngx_stream_tun_dns_session.c */
+
+#if (nginx_version >= 1025005)
+#define ngx_stream_tun_dns_conf_ctx(addr_conf)                                \
+    (addr_conf)->default_server->ctx
+#else
+#define ngx_stream_tun_dns_conf_ctx(addr_conf)  (addr_conf)->ctx
+#endif
+
+
+/* Begins a session; NGX_DECLINED: its client may not ask. */
+ngx_int_t ngx_stream_tun_dns_init_ctx(ngx_stream_tun_dns_ctx_t *ctx,
+    ngx_stream_session_t *s);
 
 /* The content handler of a server with `tun_dns`. */
 void ngx_stream_tun_dns_handler(ngx_stream_session_t *s);
@@ -133,7 +156,8 @@ void ngx_stream_tun_dns_tcp_go_on(ngx_stream_tun_dns_ctx_t *ctx);
 /*
  * Answers a message.  NGX_OK, and *len bytes are at *answer, after two more;
  * they are in buf, of 2 + NGX_TUN_DNS_ANSWER_MAX, or live until the next
- * call; NGX_DECLINED: there is none to give; NGX_AGAIN: it comes later.
+ * call; NGX_DECLINED: there is none to give; NGX_AGAIN: it comes later;
+ * NGX_DONE: it would, but ctx->batch is set.
  */
 ngx_int_t ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
     u_char *end, u_char *buf, u_char **answer, size_t *len);
@@ -143,6 +167,12 @@ ngx_int_t ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
 /* The same for a question that resolvers have to answer. */
 ngx_int_t ngx_stream_tun_dns_forward(ngx_stream_tun_dns_ctx_t *ctx,
     ngx_uint_t faked, ngx_uint_t strip, u_char **answer, size_t *len);
+
+/* ngx_stream_tun_dns_batch.c */
+
+/* At the start of a process: listening sockets that are read in batches. */
+ngx_int_t ngx_stream_tun_dns_init_batches(ngx_cycle_t *cycle,
+    ngx_stream_tun_dns_main_conf_t *dmcf);
 
 /* ngx_stream_tun_dns_variables.c */
 

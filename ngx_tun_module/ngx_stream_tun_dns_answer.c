@@ -57,8 +57,8 @@ ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
     if (rc == NGX_OK) {
         rc = ngx_stream_tun_dns_decide(ctx, answer, len);
 
-        if (rc == NGX_AGAIN) {
-            return NGX_AGAIN;
+        if (rc != NGX_OK) {
+            return rc;
         }
 
     } else {
@@ -86,15 +86,19 @@ ngx_stream_tun_dns_check(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
                                           ngx_stream_tun_dns_module);
     stat = ctx->zone->stat;
 
-    ngx_tun_dns_count(stat, queries);
+    if (!ctx->again) {
+        ngx_tun_dns_count(stat, queries);
 
-    if (ngx_tun_dns_limit_query(&ctx->zone->shared->limit, &dscf->limit,
-                                ctx->client, ngx_current_msec)
-        != NGX_OK)
-    {
-        ngx_tun_dns_count(stat, limited_queries);
-        return NGX_DECLINED;
+        if (ngx_tun_dns_limit_query(&ctx->zone->shared->limit, &dscf->limit,
+                                    ctx->client, ngx_current_msec)
+            != NGX_OK)
+        {
+            ngx_tun_dns_count(stat, limited_queries);
+            return NGX_DECLINED;
+        }
     }
+
+    ctx->again = 0;
 
     rc = ngx_tun_dns_parse_query(&ctx->query, p, end, rcode);
 

@@ -46,11 +46,10 @@ ngx_stream_tun_dns_forward(ngx_stream_tun_dns_ctx_t *ctx, ngx_uint_t faked,
     dscf = ngx_stream_get_module_srv_conf(ctx->session,
                                           ngx_stream_tun_dns_module);
 
-    ngx_tun_dns_count(ctx->zone->stat, forwarded);
-
     if (ngx_tun_dns_recall(dscf->forwarder, &ctx->query, &p, &len, &age)
         == NGX_OK)
     {
+        ngx_tun_dns_count(ctx->zone->stat, forwarded);
         ngx_tun_dns_count(ctx->zone->stat, cached);
 
         rw.query = &ctx->query;
@@ -63,6 +62,12 @@ ngx_stream_tun_dns_forward(ngx_stream_tun_dns_ctx_t *ctx, ngx_uint_t faked,
 
         return NGX_OK;
     }
+
+    if (ctx->batch) {
+        return NGX_DONE;
+    }
+
+    ngx_tun_dns_count(ctx->zone->stat, forwarded);
 
     req = ngx_stream_tun_dns_create_request(ctx, faked, strip);
     if (req == NULL) {

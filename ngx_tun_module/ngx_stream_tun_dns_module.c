@@ -551,7 +551,7 @@ ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle)
         }
     }
 
-    return NGX_OK;
+    return ngx_stream_tun_dns_init_batches(cycle, dmcf);
 }
 
 

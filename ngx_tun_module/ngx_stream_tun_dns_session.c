@@ -22,33 +22,31 @@ static void ngx_stream_tun_dns_empty_handler(ngx_event_t *wev);
 void
 ngx_stream_tun_dns_handler(ngx_stream_session_t *s)
 {
-    ngx_connection_t               *c;
-    ngx_stream_tun_dns_ctx_t       *ctx;
-    ngx_stream_tun_dns_srv_conf_t  *dscf;
+    ngx_int_t                        rc;
+    ngx_connection_t                *c;
+    ngx_stream_tun_dns_ctx_t        *ctx;
+    ngx_stream_tun_dns_main_conf_t  *dmcf;
 
     c = s->connection;
     c->log->action = "answering DNS queries";
 
-    dscf = ngx_stream_get_module_srv_conf(s, ngx_stream_tun_dns_module);
-
-    ctx = ngx_pcalloc(c->pool, sizeof(ngx_stream_tun_dns_ctx_t));
+    ctx = ngx_palloc(c->pool, sizeof(ngx_stream_tun_dns_ctx_t));
     if (ctx == NULL) {
         ngx_stream_finalize_session(s, NGX_STREAM_INTERNAL_SERVER_ERROR);
         return;
     }
 
-    ctx->session = s;
-    ctx->zone = dscf->zone;
-    ctx->out_last = &ctx->out;
-    ctx->fd = (ngx_socket_t) -1;
+    rc = ngx_stream_tun_dns_init_ctx(ctx, s);
 
-    ngx_stream_set_ctx(s, ctx, ngx_stream_tun_dns_module);
-
-    if (ngx_stream_tun_dns_access(ctx) != NGX_OK) {
-        ngx_tun_dns_count(ctx->zone->stat, foreign);
-        ngx_stream_finalize_session(s, NGX_STREAM_FORBIDDEN);
+    if (rc != NGX_OK) {
+        ngx_stream_finalize_session(s, s->status);
         return;
     }
+
+    dmcf = ngx_stream_get_module_main_conf(s, ngx_stream_tun_dns_module);
+
+    ctx->batch = 0;
+    ctx->again = dmcf->again;
 
     if (c->type == SOCK_DGRAM) {
         ngx_stream_tun_dns_udp(ctx);
@@ -56,6 +54,34 @@ ngx_stream_tun_dns_handler(ngx_stream_session_t *s)
     }
 
     ngx_stream_tun_dns_tcp(ctx);
+}
+
+
+ngx_int_t
+ngx_stream_tun_dns_init_ctx(ngx_stream_tun_dns_ctx_t *ctx,
+    ngx_stream_session_t *s)
+{
+    ngx_stream_tun_dns_srv_conf_t  *dscf;
+
+    dscf = ngx_stream_get_module_srv_conf(s, ngx_stream_tun_dns_module);
+
+    ngx_memzero(ctx, sizeof(ngx_stream_tun_dns_ctx_t));
+
+    ctx->session = s;
+    ctx->zone = dscf->zone;
+    ctx->out_last = &ctx->out;
+    ctx->fd = (ngx_socket_t) -1;
+    ctx->batch = 1;
+
+    ngx_stream_set_ctx(s, ctx, ngx_stream_tun_dns_module);
+
+    if (ngx_stream_tun_dns_access(ctx) != NGX_OK) {
+        ngx_tun_dns_count(ctx->zone->stat, foreign);
+        s->status = NGX_STREAM_FORBIDDEN;
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -202,6 +228,8 @@ ngx_stream_tun_dns_udp_read_handler(ngx_event_t *rev)
             return;
         }
 
+        s->received += n;
+
         if (ngx_stream_tun_dns_udp_answer(ctx, buf, buf + n) != NGX_OK) {
             ngx_stream_finalize_session(s, NGX_STREAM_INTERNAL_SERVER_ERROR);
             return;
@@ -225,8 +253,6 @@ ngx_stream_tun_dns_udp_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
     size_t     len;
     u_char    *answer, buf[2 + NGX_TUN_DNS_ANSWER_MAX];
     ngx_int_t  rc;
-
-    ctx->session->received += end - p;
 
     rc = ngx_stream_tun_dns_answer(ctx, p, end, buf, &answer, &len);
 
