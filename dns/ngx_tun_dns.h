@@ -142,6 +142,8 @@ typedef struct {
 ngx_uint_t ngx_tun_dns_is_near(ngx_tun_dns_near_t *near, u_char *addr,
     size_t addr_len, time_t now);
 
+ngx_uint_t ngx_tun_dns_is_loopback(u_char *addr, size_t addr_len);
+
 /* Is the address in one of n prefixes? */
 ngx_uint_t ngx_tun_dns_match(const ngx_tun_dns_prefix_t *prefix, ngx_uint_t n,
     u_char *addr, size_t addr_len);

@@ -21,15 +21,17 @@ static void ngx_tun_dns_read_near(ngx_tun_dns_near_t *near);
 static ngx_uint_t ngx_tun_dns_mask_bits(u_char *mask, size_t len);
 
 
+/* those of loopback first */
+
 static const ngx_tun_dns_prefix_t  ngx_tun_dns_private[] = {
     { { 127 }, 4, 8 },
+    { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 }, 16, 128 },
     { { 10 }, 4, 8 },
     { { 172, 16 }, 4, 12 },
     { { 192, 168 }, 4, 16 },
     { { 169, 254 }, 4, 16 },
     { { 0xfc }, 16, 7 },
-    { { 0xfe, 0x80 }, 16, 10 },
-    { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 }, 16, 128 }
+    { { 0xfe, 0x80 }, 16, 10 }
 };
 
 
@@ -54,6 +56,13 @@ ngx_tun_dns_is_near(ngx_tun_dns_near_t *near, u_char *addr, size_t addr_len,
     near->read = now;
 
     return ngx_tun_dns_match(near->prefixes, near->n, addr, addr_len);
+}
+
+
+ngx_uint_t
+ngx_tun_dns_is_loopback(u_char *addr, size_t addr_len)
+{
+    return ngx_tun_dns_match(ngx_tun_dns_private, 2, addr, addr_len);
 }
 
 

@@ -44,6 +44,7 @@ typedef struct {
 typedef struct {
     ngx_str_t                    name;       /* of the `tun_fakeip_zone` */
     ngx_tun_fakeip_t            *fip;
+    ngx_cycle_t                 *cycle;
     ngx_shm_zone_t              *shm_zone;
     ngx_stream_tun_dns_shared_t *shared;
     ngx_tun_dns_stat_t          *stat;       /* of this worker */
@@ -77,6 +78,9 @@ typedef struct {
     size_t                           cache;
     ngx_tun_dns_forwarder_t         *forwarder; /* of this worker */
     u_char                          *buffer;    /* a message, and its length */
+
+    u_char                          *file;      /* of `tun_dns_pass` */
+    ngx_uint_t                       line;
 } ngx_stream_tun_dns_srv_conf_t;
 
 
@@ -173,6 +177,12 @@ ngx_int_t ngx_stream_tun_dns_forward(ngx_stream_tun_dns_ctx_t *ctx,
 /* At the start of a process: listening sockets that are read in batches. */
 ngx_int_t ngx_stream_tun_dns_init_batches(ngx_cycle_t *cycle,
     ngx_stream_tun_dns_main_conf_t *dmcf);
+
+/* ngx_stream_tun_dns_loop.c */
+
+/* When all is known of a cycle: NGX_ERROR after a line in the log. */
+ngx_int_t ngx_stream_tun_dns_check_loops(ngx_cycle_t *cycle,
+    ngx_stream_tun_dns_zone_t *zone);
 
 /* ngx_stream_tun_dns_variables.c */
 

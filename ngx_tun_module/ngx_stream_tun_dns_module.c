@@ -298,6 +298,7 @@ ngx_stream_tun_dns_zone(ngx_conf_t *cf, ngx_str_t *name)
 
     *zonep = zone;
     zone->name = *name;
+    zone->cycle = cf->cycle;
 
     zone->fip = ngx_stream_tun_fakeip_pool(cf, name);
     if (zone->fip == NULL) {
@@ -332,6 +333,10 @@ ngx_stream_tun_dns_init_zone(ngx_shm_zone_t *shm_zone, void *data)
     ngx_stream_tun_dns_shared_t  *shared;
 
     zone = shm_zone->data;
+
+    if (ngx_stream_tun_dns_check_loops(zone->cycle, zone) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     if (old != NULL) {
         zone->shared = old->shared;
@@ -379,6 +384,9 @@ ngx_stream_tun_dns_upstream(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     value = cf->args->elts;
+
+    dscf->file = cf->conf_file->file.name.data;
+    dscf->line = cf->conf_file->line;
 
     ngx_memzero(&u, sizeof(ngx_url_t));
 

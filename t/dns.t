@@ -266,6 +266,8 @@ like($log, qr/^UDP - - -$/m, 'log without an answer');
 
 # mistakes
 
+$t->allow_alert(qr/of "tun_dns_pass" in .*test\.conf/);
+
 my $conf = sub { my ($main, $server) = @_; return ($t->test_conf(<<EOF))[1] };
 %%GLOBALS%%
 %%EVENTS%%
@@ -295,6 +297,18 @@ like($conf->($zone, 'return ""; tun_dns_pass 127.0.0.1:53;'),
 	qr/"tun_dns_pass", but no "tun_dns"/, 'tun_dns_pass alone');
 like($conf->($zone, 'tun_dns z; tun_dns_pass nowhere;'), qr/nowhere/,
 	'unknown upstream');
+like($conf->($zone, "tun_dns z; tun_dns_pass $_->[0];"),
+	qr/\[emerg\].*resolver \Q$_->[0]\E .*test\.conf:\d+ $_->[1]/,
+	"$_->[0] $_->[1]") for (
+		[ '127.0.0.1:5399', 'is this server itself' ],
+		[ '198.22.0.9:53', 'is an address of the fake-IP zone' ]);
+like($conf->("$zone upstream u { server 192.0.2.1:53;"
+	. ' server 127.0.0.1:5399 backup; }', 'tun_dns z; tun_dns_pass u;'),
+	qr/resolver 127\.0\.0\.1:5399 .*is this server/, 'in an upstream');
+like($conf->($zone, "listen 5398 udp; tun_dns z; tun_dns_pass $_->[0];"),
+	$_->[1] ? qr/is this server itself/ : qr/test is successful/,
+	"any address, $_->[0]") for [ '127.0.0.1:5398', 1 ],
+		[ '127.0.0.1:5397', 0 ], [ '192.0.2.1:5398', 0 ];
 like($conf->($zone, 'tun_dns z public; tun_dns_limit off;'),
 	qr/test is successful/, 'correct');
 
