@@ -29,6 +29,8 @@ static void ngx_tun_dns_leave_peer(ngx_tun_dns_exchange_t *ex,
 static ngx_int_t ngx_tun_dns_random_id(ngx_tun_dns_forwarder_t *fwd,
     ngx_uint_t *id);
 static void ngx_tun_dns_udp_handler(ngx_event_t *rev);
+static void ngx_tun_dns_failed(ngx_tun_dns_exchange_t *ex,
+    ngx_connection_t *c);
 static void ngx_tun_dns_empty_handler(ngx_event_t *wev);
 static void ngx_tun_dns_done(ngx_tun_dns_exchange_t *ex, u_char *p,
     size_t len);
@@ -338,6 +340,17 @@ ngx_tun_dns_udp_handler(ngx_event_t *rev)
         ngx_tun_dns_count(ex->fwd->stat, upstream_timeouts);
         ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT,
                       "resolver %V timed out", ex->peer->name);
+
+        /* it may answer while the next one is asked */
+
+        rev->timedout = 0;
+
+        ex->late[ex->nlate] = c;
+        ex->late_ids[ex->nlate] = ex->id;
+        ex->nlate++;
+
+        ex->peer->connection = NULL;
+
         ngx_tun_dns_next(ex, NGX_PEER_FAILED);
         return;
     }
@@ -348,18 +361,18 @@ ngx_tun_dns_udp_handler(ngx_event_t *rev)
         if (n == NGX_AGAIN) {
 
             if (ngx_handle_read_event(rev, 0) != NGX_OK) {
-                ngx_tun_dns_next(ex, NGX_PEER_FAILED);
+                ngx_tun_dns_failed(ex, c);
             }
 
             return;
         }
 
         if (n == NGX_ERROR) {
-            ngx_tun_dns_next(ex, NGX_PEER_FAILED);
+            ngx_tun_dns_failed(ex, c);
             return;
         }
 
-        if (ngx_tun_dns_answered(ex, buf, n) == NGX_OK) {
+        if (ngx_tun_dns_answered(ex, c, buf, n) == NGX_OK) {
             return;
         }
 
@@ -368,8 +381,28 @@ ngx_tun_dns_udp_handler(ngx_event_t *rev)
         ngx_tun_dns_count(ex->fwd->stat, upstream_invalid);
 
         if (++ex->invalid == NGX_TUN_DNS_INVALID) {
-            ngx_tun_dns_next(ex, NGX_PEER_FAILED);
+            ngx_tun_dns_failed(ex, c);
             return;
+        }
+    }
+}
+
+
+static void
+ngx_tun_dns_failed(ngx_tun_dns_exchange_t *ex, ngx_connection_t *c)
+{
+    ngx_uint_t  i;
+
+    if (c == ex->peer->connection) {
+        ngx_tun_dns_next(ex, NGX_PEER_FAILED);
+        return;
+    }
+
+    for (i = 0; i < ex->nlate; i++) {
+
+        if (ex->late[i] == c) {
+            ngx_close_connection(c);
+            ex->late[i] = NULL;
         }
     }
 }
@@ -385,17 +418,36 @@ ngx_tun_dns_empty_handler(ngx_event_t *wev)
 /* NGX_DECLINED: it is no answer, and nothing has happened */
 
 ngx_int_t
-ngx_tun_dns_answered(ngx_tun_dns_exchange_t *ex, u_char *p, size_t len)
+ngx_tun_dns_answered(ngx_tun_dns_exchange_t *ex, ngx_connection_t *c,
+    u_char *p, size_t len)
 {
+    ngx_uint_t                i, id, good, late;
     ngx_tun_dns_reply_t       reply;
     ngx_tun_dns_forwarder_t  *fwd;
 
     fwd = ex->fwd;
+    id = ex->id;
+    late = 0;
 
-    if (ngx_tun_dns_check_reply(&reply, &ex->query, ex->id, p, p + len,
+    for (i = 0; i < ex->nlate; i++) {
+
+        if (ex->late[i] == c) {
+            id = ex->late_ids[i];
+            late = 1;
+        }
+    }
+
+    if (ngx_tun_dns_check_reply(&reply, &ex->query, id, p, p + len,
                                 ngx_tun_dns_is_fake, fwd)
         != NGX_OK)
     {
+        return NGX_DECLINED;
+    }
+
+    good = (reply.rcode == NGX_TUN_DNS_NOERROR
+            || reply.rcode == NGX_TUN_DNS_NXDOMAIN);
+
+    if (late && (!good || reply.truncated)) {
         return NGX_DECLINED;
     }
 
@@ -421,10 +473,7 @@ ngx_tun_dns_answered(ngx_tun_dns_exchange_t *ex, u_char *p, size_t len)
 
     /* another server may know better */
 
-    if (reply.rcode != NGX_TUN_DNS_NOERROR
-        && reply.rcode != NGX_TUN_DNS_NXDOMAIN
-        && ex->peer->tries > 1 && ex->tries < NGX_TUN_DNS_TRIES)
-    {
+    if (!good && ex->peer->tries > 1 && ex->tries < NGX_TUN_DNS_TRIES) {
         ex->answer = ngx_pnalloc(ex->pool, len);
 
         if (ex->answer != NULL) {
@@ -469,10 +518,18 @@ ngx_tun_dns_close(ngx_tun_dns_exchange_t *ex)
 static void
 ngx_tun_dns_done(ngx_tun_dns_exchange_t *ex, u_char *p, size_t len)
 {
+    ngx_uint_t             i;
     ngx_queue_t           *q;
     ngx_tun_dns_waiter_t  *waiter;
 
     ngx_tun_dns_leave_peer(ex, 0);
+
+    for (i = 0; i < ex->nlate; i++) {
+
+        if (ex->late[i] != NULL) {
+            ngx_close_connection(ex->late[i]);
+        }
+    }
 
     ngx_queue_remove(&ex->queue);
     ex->fwd->n--;

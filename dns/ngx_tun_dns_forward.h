@@ -94,6 +94,10 @@ struct ngx_tun_dns_exchange_s {
     socklen_t                      socklen;
 
     ngx_uint_t                     id;
+    ngx_connection_t              *late[NGX_TUN_DNS_TRIES];
+    ngx_uint_t                     late_ids[NGX_TUN_DNS_TRIES];
+    ngx_uint_t                     nlate;    /* that may answer yet */
+
     ngx_uint_t                     tries;
     ngx_uint_t                     invalid;
 
@@ -134,8 +138,8 @@ void ngx_tun_dns_leave(ngx_tun_dns_waiter_t *waiter);
 /* Of a question under way, for the file of the other protocol. */
 
 /* NGX_OK: the exchange may be no more; NGX_DECLINED: it was no answer. */
-ngx_int_t ngx_tun_dns_answered(ngx_tun_dns_exchange_t *ex, u_char *p,
-    size_t len);
+ngx_int_t ngx_tun_dns_answered(ngx_tun_dns_exchange_t *ex,
+    ngx_connection_t *c, u_char *p, size_t len);
 
 /* Gives the server back, and asks another one. */
 void ngx_tun_dns_next(ngx_tun_dns_exchange_t *ex, ngx_uint_t state);

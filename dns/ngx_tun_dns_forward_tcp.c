@@ -138,7 +138,7 @@ ngx_tun_dns_tcp_read_handler(ngx_event_t *rev)
     }
 
     if (rc == NGX_OK
-        && ngx_tun_dns_answered(ex, ex->in,
+        && ngx_tun_dns_answered(ex, c, ex->in,
                                 ngx_tun_dns_get16(ex->prefix))
            == NGX_OK)
     {

@@ -48,6 +48,7 @@ typedef struct {
     ngx_shm_zone_t              *shm_zone;
     ngx_stream_tun_dns_shared_t *shared;
     ngx_tun_dns_stat_t          *stat;       /* of this worker */
+    time_t                       warned;     /* of a loop */
 } ngx_stream_tun_dns_zone_t;
 
 

@@ -126,8 +126,12 @@ ngx_stream_tun_dns_check(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
                       NGX_TUN_DNS_TAG_LEN)
            == 0)
     {
-        ngx_log_error(NGX_LOG_WARN, ctx->session->connection->log, 0,
-                      "a query to a resolver of \"tun_dns_pass\" came back");
+        if (ctx->zone->warned != ngx_time()) {
+            ctx->zone->warned = ngx_time();
+            ngx_log_error(NGX_LOG_WARN, ctx->session->connection->log, 0,
+                          "a query to a resolver of \"tun_dns_pass\" "
+                          "came back");
+        }
 
         ngx_tun_dns_count(stat, looped);
         *rcode = NGX_TUN_DNS_SERVFAIL;

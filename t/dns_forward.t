@@ -71,6 +71,8 @@ my $good = sub {
 	return reply($q, "$name. 300 A 192.0.2.20")->data;
 };
 
+my %late;
+
 my $kinds = sub {
 	my ($q, $name, $type, $protocol) = @_;
 	my $data = reply($q, "$name. 300 A 192.0.2.20")->data;
@@ -93,6 +95,11 @@ my $kinds = sub {
 		if $name =~ /^half/;
 
 	if ($name =~ /^slow/) { sleep(0.3); return $data }
+	if ($name =~ /^late/) {
+		return undef if $late{$name}++;
+		sleep(1.3);
+		return $data;
+	}
 
 	if ($name =~ /^nx/) {
 		my $reply = reply($q);
@@ -312,6 +319,10 @@ my $took = time() - $time;
 cmp_ok($took, '>', 4, 'after a while');
 cmp_ok($took, '<', 6, 'but not for long');
 is(asked_for('kinds', 'silent.example'), 3, 'asked three times');
+
+# the first is late, and the second does not come
+
+is(at(5302, 'late.example', 'A'), 'NOERROR A=192.0.2.20', 'a late answer');
 
 # balanced by name
 
