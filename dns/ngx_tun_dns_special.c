@@ -14,6 +14,7 @@ typedef struct {
     const char               *name;
     size_t                    len;
     ngx_uint_t                below;      /* names below it, too */
+    ngx_uint_t                group;
     ngx_tun_dns_special_e     kind;
 } ngx_tun_dns_special_name_t;
 
@@ -27,8 +28,9 @@ typedef struct {
 } ngx_tun_dns_private_t;
 
 
-#define ngx_tun_dns_special_name(name, below, kind)                           \
-    { name, sizeof(name), below, kind }
+#define ngx_tun_dns_special_name(name, below, group, kind)                    \
+    { name, sizeof(name), below, NGX_TUN_DNS_SPECIAL_##group,                 \
+      NGX_TUN_DNS_##kind }
 
 
 static void ngx_tun_dns_special_addresses(ngx_tun_dns_special_t *special,
@@ -40,31 +42,29 @@ static ngx_uint_t ngx_tun_dns_private(u_char *addr, size_t addr_len,
 static const ngx_tun_dns_special_name_t  ngx_tun_dns_special_names[] = {
 
     /* RFC 6761 */
-    ngx_tun_dns_special_name("\11localhost", 1, NGX_TUN_DNS_ADDRESS),
-    ngx_tun_dns_special_name("\7invalid", 1, NGX_TUN_DNS_NOT_FOUND),
-    ngx_tun_dns_special_name("\4test", 1, NGX_TUN_DNS_NOT_FOUND),
+    ngx_tun_dns_special_name("\11localhost", 1, LOCALHOST, ADDRESS),
+    ngx_tun_dns_special_name("\7invalid", 1, RESERVED, NOT_FOUND),
+    ngx_tun_dns_special_name("\4test", 1, RESERVED, NOT_FOUND),
 
-    /* RFC 6762, RFC 7686, RFC 9476: not for the DNS */
-    ngx_tun_dns_special_name("\5local", 1, NGX_TUN_DNS_NOT_FOUND),
-    ngx_tun_dns_special_name("\5onion", 1, NGX_TUN_DNS_NOT_FOUND),
-    ngx_tun_dns_special_name("\3alt", 1, NGX_TUN_DNS_NOT_FOUND),
+    /* RFC 7686, RFC 9476, RFC 6762: not for the DNS */
+    ngx_tun_dns_special_name("\5onion", 1, RESERVED, NOT_FOUND),
+    ngx_tun_dns_special_name("\3alt", 1, RESERVED, NOT_FOUND),
+    ngx_tun_dns_special_name("\5local", 1, LOCAL, NOT_FOUND),
 
     /* RFC 8375, and what is common: the names of a network */
-    ngx_tun_dns_special_name("\4home\4arpa", 1, NGX_TUN_DNS_FORWARD),
-    ngx_tun_dns_special_name("\3lan", 1, NGX_TUN_DNS_FORWARD),
+    ngx_tun_dns_special_name("\4home\4arpa", 1, HOME, FORWARD),
+    ngx_tun_dns_special_name("\3lan", 1, HOME, FORWARD),
 
     /* RFC 8880: no NAT64 is to be found by a faked address */
-    ngx_tun_dns_special_name("\10ipv4only\4arpa", 0, NGX_TUN_DNS_ADDRESS),
+    ngx_tun_dns_special_name("\10ipv4only\4arpa", 0, NAT64, ADDRESS),
 
     /* RFC 9462: clients are not led to another server, nor around it */
-    ngx_tun_dns_special_name("\10resolver\4arpa", 1, NGX_TUN_DNS_NODATA),
-    ngx_tun_dns_special_name("\23use-application-dns\3net", 1,
-                             NGX_TUN_DNS_NOT_FOUND),
-    ngx_tun_dns_special_name("\4mask\6icloud\3com", 0, NGX_TUN_DNS_NOT_FOUND),
-    ngx_tun_dns_special_name("\7mask-h2\6icloud\3com", 0,
-                             NGX_TUN_DNS_NOT_FOUND),
+    ngx_tun_dns_special_name("\10resolver\4arpa", 1, DOH, NODATA),
+    ngx_tun_dns_special_name("\23use-application-dns\3net", 1, DOH, NOT_FOUND),
+    ngx_tun_dns_special_name("\4mask\6icloud\3com", 0, DOH, NOT_FOUND),
+    ngx_tun_dns_special_name("\7mask-h2\6icloud\3com", 0, DOH, NOT_FOUND),
 
-    { NULL, 0, 0, NGX_TUN_DNS_ORDINARY }
+    { NULL, 0, 0, 0, NGX_TUN_DNS_ORDINARY }
 };
 
 
@@ -103,7 +103,7 @@ ngx_tun_dns_signing(ngx_uint_t type)
 
 void
 ngx_tun_dns_special(ngx_tun_dns_special_t *special,
-    ngx_tun_dns_query_t *query)
+    ngx_tun_dns_query_t *query, ngx_uint_t groups)
 {
     u_char                             addr[16];
     size_t                             addr_len;
@@ -115,7 +115,8 @@ ngx_tun_dns_special(ngx_tun_dns_special_t *special,
 
     for (sn = ngx_tun_dns_special_names; sn->name != NULL; sn++) {
 
-        if ((sn->below || sn->len == query->len)
+        if ((sn->group & groups)
+            && (sn->below || sn->len == query->len)
             && ngx_tun_dns_below(query->name, query->len,
                                  (const u_char *) sn->name, sn->len))
         {
@@ -139,7 +140,9 @@ ngx_tun_dns_special(ngx_tun_dns_special_t *special,
 
     /* the names of machines here, the root, and what no proxy can be told */
 
-    if (query->labels < 2 || query->odd) {
+    if (query->odd || query->labels == 0
+        || (query->labels == 1 && (groups & NGX_TUN_DNS_SPECIAL_HOME)))
+    {
         special->kind = NGX_TUN_DNS_FORWARD;
     }
 }

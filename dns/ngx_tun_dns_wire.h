@@ -237,6 +237,17 @@ typedef enum {
 } ngx_tun_dns_special_e;
 
 
+/* of which names it is to be told */
+
+#define NGX_TUN_DNS_SPECIAL_LOCALHOST  0x0001
+#define NGX_TUN_DNS_SPECIAL_RESERVED   0x0002
+#define NGX_TUN_DNS_SPECIAL_LOCAL      0x0004
+#define NGX_TUN_DNS_SPECIAL_HOME       0x0008
+#define NGX_TUN_DNS_SPECIAL_NAT64      0x0010
+#define NGX_TUN_DNS_SPECIAL_DOH        0x0020
+#define NGX_TUN_DNS_SPECIAL_ALL        0x003f
+
+
 typedef struct {
     ngx_tun_dns_special_e     kind;
     ngx_uint_t                naddrs;     /* of the type that is asked for */
@@ -250,7 +261,7 @@ ngx_uint_t ngx_tun_dns_signing(ngx_uint_t type);
 
 /* What a name of the query means by itself (RFC 6761 and others). */
 void ngx_tun_dns_special(ngx_tun_dns_special_t *special,
-    ngx_tun_dns_query_t *query);
+    ngx_tun_dns_query_t *query, ngx_uint_t groups);
 
 
 /* ngx_tun_dns_answer.c */

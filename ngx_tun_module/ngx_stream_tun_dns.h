@@ -25,6 +25,10 @@
 #define NGX_STREAM_TUN_DNS_FORWARD  0
 #define NGX_STREAM_TUN_DNS_NODATA   1
 
+/* "tun_dns_special off": a mask that is set, and has nothing in it */
+
+#define NGX_STREAM_TUN_DNS_NONE     0x1000
+
 #define NGX_STREAM_TUN_DNS_WORKERS  64
 
 /* questions that a server of one worker has under way */
@@ -71,6 +75,7 @@ typedef struct {
     ngx_uint_t                   public;
 
     ngx_stream_complex_value_t  *fake;       /* NULL: every name */
+    ngx_uint_t                   special;    /* NGX_TUN_DNS_SPECIAL_* */
     ngx_uint_t                   https;      /* NGX_STREAM_TUN_DNS_* */
     ngx_uint_t                   other;
     ngx_tun_dns_limit_conf_t     limit;

@@ -201,7 +201,11 @@ static ngx_int_t
 ngx_stream_tun_dns_decide(ngx_stream_tun_dns_ctx_t *ctx, u_char **answer,
     size_t *len)
 {
-    ngx_tun_dns_special_t  special;
+    ngx_tun_dns_special_t           special;
+    ngx_stream_tun_dns_srv_conf_t  *dscf;
+
+    dscf = ngx_stream_get_module_srv_conf(ctx->session,
+                                          ngx_stream_tun_dns_module);
 
     *len = ngx_stream_tun_dns_reverse(ctx, *answer);
 
@@ -210,7 +214,7 @@ ngx_stream_tun_dns_decide(ngx_stream_tun_dns_ctx_t *ctx, u_char **answer,
         return NGX_OK;
     }
 
-    ngx_tun_dns_special(&special, &ctx->query);
+    ngx_tun_dns_special(&special, &ctx->query, dscf->special);
 
     *len = ngx_stream_tun_dns_special(ctx, &special, *answer);
 

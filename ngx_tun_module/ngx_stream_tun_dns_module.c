@@ -46,6 +46,18 @@ static ngx_conf_enum_t  ngx_stream_tun_dns_other[] = {
 };
 
 
+static ngx_conf_bitmask_t  ngx_stream_tun_dns_special[] = {
+    { ngx_string("localhost"), NGX_TUN_DNS_SPECIAL_LOCALHOST },
+    { ngx_string("reserved"), NGX_TUN_DNS_SPECIAL_RESERVED },
+    { ngx_string("local"), NGX_TUN_DNS_SPECIAL_LOCAL },
+    { ngx_string("home"), NGX_TUN_DNS_SPECIAL_HOME },
+    { ngx_string("nat64"), NGX_TUN_DNS_SPECIAL_NAT64 },
+    { ngx_string("doh"), NGX_TUN_DNS_SPECIAL_DOH },
+    { ngx_string("off"), NGX_STREAM_TUN_DNS_NONE },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_stream_tun_dns_commands[] = {
 
     { ngx_string("tun_dns"),
@@ -75,6 +87,13 @@ static ngx_command_t  ngx_stream_tun_dns_commands[] = {
       NGX_STREAM_SRV_CONF_OFFSET,
       offsetof(ngx_stream_tun_dns_srv_conf_t, fake),
       NULL },
+
+    { ngx_string("tun_dns_special"),
+      NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_CONF_1MORE,
+      ngx_conf_set_bitmask_slot,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      offsetof(ngx_stream_tun_dns_srv_conf_t, special),
+      &ngx_stream_tun_dns_special },
 
     { ngx_string("tun_dns_https"),
       NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_CONF_TAKE1,
@@ -171,6 +190,7 @@ ngx_stream_tun_dns_create_srv_conf(ngx_conf_t *cf)
      *     dscf->zone = NULL;
      *     dscf->public = 0;
      *     dscf->fake = NULL;
+     *     dscf->special = 0;
      *     dscf->upstream = NULL;
      *     dscf->forwarder = NULL;
      *     dscf->buffer = NULL;
@@ -204,6 +224,8 @@ ngx_stream_tun_dns_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->fake = prev->fake;
     }
 
+    ngx_conf_merge_bitmask_value(conf->special, prev->special,
+                                 NGX_CONF_BITMASK_SET|NGX_TUN_DNS_SPECIAL_ALL);
     ngx_conf_merge_uint_value(conf->https, prev->https,
                               NGX_STREAM_TUN_DNS_EMPTY);
     ngx_conf_merge_uint_value(conf->other, prev->other,

@@ -139,6 +139,18 @@ stream {
     }
 
     server {
+        listen 10.1.0.1:5307 udp;
+        tun_dns names;
+        tun_dns_special localhost doh;
+    }
+
+    server {
+        listen 10.1.0.1:5308 udp;
+        tun_dns names;
+        tun_dns_special off;
+    }
+
+    server {
         listen 10.1.0.1:5306 udp;
         tun_dns names;
         tun_dns_fake 0;
@@ -222,6 +234,15 @@ is(at(53, 'www.example', 'TXT'), 'NOERROR TXT=text',
 	'tun_dns_other forward');
 is(at(53, 'www.example', 'HTTPS'), 'NOERROR SOA', 'tun_dns_https empty');
 is(at(5306, 'www.example', 'A'), 'REFUSED', 'nothing is faked');
+
+is(at(5307, $_->[0], 'A'), $_->[1], "some are special, $_->[0]") for
+	[ 'localhost', 'NOERROR A=127.0.0.1' ],
+	[ 'use-application-dns.net', 'NXDOMAIN SOA' ];
+like(at(5307, $_, 'A'), qr/A=198/, "some are not, $_")
+	for qw/ x.test x.local x.lan router ipv4only.arpa /;
+like(at(5308, $_, 'A'), qr/A=198/, "none is special, $_")
+	for qw/ localhost mask.icloud.com router /;
+is(at(5308, '.', 'A'), 'REFUSED', 'but the root');
 
 my $mx = Net::DNS::Packet->decode(\ $t->in('server', sub { ask_raw('10.1.0.1',
 	question('shop.example', 'MX')) }));

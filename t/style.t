@@ -69,7 +69,7 @@ never('pure files hold no connection, allocate and log nothing',
 			next if $line =~ /;\s*$/ && $line =~ /^static\s.*\bctx;/
 				&& $file eq 'stack/ngx_tun_lwip.c';
 			next unless $line =~ /[;=]\s*$|=\s*\{\s*$/;
-			next if $line =~ /ngx_(command|conf_enum|conf_num_bounds
+			next if $line =~ /ngx_(command|conf_enum|conf_bitmask|conf_num_bounds
 				|stream_module|stream_variable|http_module
 				|module)_t\b/x;
 			next if $line =~ /^static char\s+\*ngx_\w+\[\]/;

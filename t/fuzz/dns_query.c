@@ -72,7 +72,7 @@ fuzz_answers(ngx_tun_dns_query_t *query)
     ngx_tun_dns_answer_t   answer;
     ngx_tun_dns_special_t  special;
 
-    ngx_tun_dns_special(&special, query);
+    ngx_tun_dns_special(&special, query, NGX_TUN_DNS_SPECIAL_ALL);
     check(special.naddrs <= 2);
 
     len = ngx_tun_dns_build_nodata(query, buf, sizeof(buf), 3, 30);

@@ -356,25 +356,45 @@ test_special(void)
             continue;
         }
 
-        ngx_tun_dns_special(&special, &query);
+        ngx_tun_dns_special(&special, &query, NGX_TUN_DNS_SPECIAL_ALL);
         ok(special.kind == specials[i].kind, "special %d: %d", (int) i,
            special.kind);
     }
 
+    for (i = 0; i < sizeof(specials) / sizeof(special_t); i++) {
+        n = strlen(specials[i].text) + 1;
+
+        memcpy(data, HEADER, 12);
+        memcpy(data + 12, specials[i].text, n);
+        memcpy(data + 12 + n, "\0\1\0\1", 4);
+
+        (void) parse(&query, data, 12 + n + 4);
+        ngx_tun_dns_special(&special, &query, 0);
+
+        ok((special.kind == NGX_TUN_DNS_ORDINARY
+            || special.kind == NGX_TUN_DNS_FORWARD
+            || special.kind == NGX_TUN_DNS_REVERSE)
+           && (special.kind == NGX_TUN_DNS_ORDINARY || query.odd
+               || query.labels == 0
+               || ngx_tun_dns_below(query.name, query.len,
+                                    (u_char *) "\4arpa", 6)),
+           "special %d, off: %d", (int) i, special.kind);
+    }
+
     memcpy(data, HEADER "\3foo\11Localhost\0" "\0\x1c\0\1", 31);
     (void) parse(&query, data, 31);
-    ngx_tun_dns_special(&special, &query);
+    ngx_tun_dns_special(&special, &query, NGX_TUN_DNS_SPECIAL_ALL);
     ok(special.naddrs == 1 && special.addr_len == 16
        && special.addrs[0][15] == 1, "localhost, AAAA");
 
     memcpy(data, HEADER "\10ipv4only\4ARPA\0" A_IN, 31);
     (void) parse(&query, data, 31);
-    ngx_tun_dns_special(&special, &query);
+    ngx_tun_dns_special(&special, &query, NGX_TUN_DNS_SPECIAL_ALL);
     ok(special.naddrs == 2 && special.addr_len == 4
        && memcmp(special.addrs[1], "\300\0\0\253", 4) == 0, "ipv4only.arpa");
 
     query.type = NGX_TUN_DNS_TYPE_AAAA;
-    ngx_tun_dns_special(&special, &query);
+    ngx_tun_dns_special(&special, &query, NGX_TUN_DNS_SPECIAL_ALL);
     ok(special.naddrs == 0 && special.kind == NGX_TUN_DNS_ADDRESS,
        "ipv4only.arpa, AAAA");
 }
@@ -461,7 +481,7 @@ test_random(void)
         }
 
         if (parse(&query, p, len) == GOOD) {
-            ngx_tun_dns_special(&special, &query);
+            ngx_tun_dns_special(&special, &query, NGX_TUN_DNS_SPECIAL_ALL);
             (void) ngx_tun_dns_name_text(text, query.name, query.len);
             good += ngx_tun_dns_build_nodata(&query, buf, sizeof(buf), 0, 1)
                     != 0;
