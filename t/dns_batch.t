@@ -96,6 +96,8 @@ for my $how ('batches', 'sessions') {
 			'sessions');
 	}
 
+	my $logged = $t->error_log();
+
 	for my $at ([ '10.1.0.1', 'fd00:1::1', 53, 'exact' ],
 		[ '10.1.0.1', 'fd00:1::1', 5301, 'any' ])
 	{
@@ -129,6 +131,13 @@ for my $how ('batches', 'sessions') {
 		{
 			like($log, qr/^$_$/m, "$how, $kind, log");
 		}
+
+		# what had no session of its own is not noted
+
+		my $notes = () = substr($t->error_log(), length $logged) =~
+			/client \[fd00:1::2\]:\d+ connected to \S+:$port/g;
+		is($notes, "$how $kind" eq 'batches exact' ? 0 : 1,
+			"$how, $kind, session");
 
 		is(() = $log =~ /a\.$how\.$kind\.real/g, 2,
 			"$how, $kind, logged once");
