@@ -254,7 +254,7 @@ sub narrowed {
 			next unless IO::Select->new($r->{s})->can_read(0.1);
 			my $from = recv($r->{s}, my $p, 70000, 0) // next;
 			next if (unpack('S n i S C', $from))[4] == 4
-				|| $p !~ /n{100}/;
+				|| $p !~ /n{15}/;
 
 			$n++;
 			$quote //= substr($p, 0, 500);
