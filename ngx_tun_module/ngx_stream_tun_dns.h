@@ -149,6 +149,9 @@ void ngx_stream_tun_dns_handler(ngx_stream_session_t *s);
 void ngx_stream_tun_dns_udp_send(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
     size_t len);
 
+/* After an answer that came later; the session may be no more. */
+void ngx_stream_tun_dns_udp_done(ngx_stream_tun_dns_ctx_t *ctx);
+
 /* ngx_stream_tun_dns_tcp.c */
 
 /* Serves a connection until it ends. */

@@ -295,11 +295,7 @@ ngx_stream_tun_dns_reply(ngx_tun_dns_waiter_t *waiter, u_char *p, size_t len)
 
     if (s->connection->type == SOCK_DGRAM) {
         ngx_stream_tun_dns_udp_send(ctx, dscf->buffer + 2, n);
-
-        if (ctx->waiting == 0) {
-            ngx_stream_finalize_session(s, NGX_STREAM_OK);
-        }
-
+        ngx_stream_tun_dns_udp_done(ctx);
         return;
     }
 

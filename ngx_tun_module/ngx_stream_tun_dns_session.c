@@ -15,7 +15,6 @@ static void ngx_stream_tun_dns_udp(ngx_stream_tun_dns_ctx_t *ctx);
 static void ngx_stream_tun_dns_udp_read_handler(ngx_event_t *rev);
 static ngx_int_t ngx_stream_tun_dns_udp_answer(ngx_stream_tun_dns_ctx_t *ctx,
     u_char *p, u_char *end);
-static void ngx_stream_tun_dns_udp_done(ngx_stream_tun_dns_ctx_t *ctx);
 static void ngx_stream_tun_dns_empty_handler(ngx_event_t *wev);
 
 
@@ -182,19 +181,12 @@ ngx_stream_tun_dns_udp(ngx_stream_tun_dns_ctx_t *ctx)
         b->pos = b->last;
     }
 
-    if (ctx->waiting == 0) {
-        ngx_stream_finalize_session(ctx->session, NGX_STREAM_OK);
-        return;
-    }
-
     /* more may come from the same port meanwhile */
 
     c->read->handler = ngx_stream_tun_dns_udp_read_handler;
     c->write->handler = ngx_stream_tun_dns_empty_handler;
 
-    if (c->read->ready) {
-        ngx_post_event(c->read, &ngx_posted_events);
-    }
+    ngx_stream_tun_dns_udp_done(ctx);
 }
 
 
@@ -305,9 +297,20 @@ ngx_stream_tun_dns_udp_send(ngx_stream_tun_dns_ctx_t *ctx, u_char *buf,
 }
 
 
-static void
+/* a session ends with its last answer, unless there is another question */
+
+void
 ngx_stream_tun_dns_udp_done(ngx_stream_tun_dns_ctx_t *ctx)
 {
+    ngx_connection_t  *c;
+
+    c = ctx->session->connection;
+
+    if (c->read->ready) {
+        ngx_post_event(c->read, &ngx_posted_events);
+        return;
+    }
+
     if (ctx->waiting == 0) {
         ngx_stream_finalize_session(ctx->session, NGX_STREAM_OK);
     }

@@ -15,6 +15,11 @@ use Test::Tun::DNS;
 
 my $t = Test::Tun->new();
 
+# not the first address of the machine, and not the one by which it answers
+
+$t->ip('gateway', qw/ addr add 10.1.0.9\/24 dev server /);
+$t->ip('gateway', qw/ addr add fd00:1::9\/64 dev server nodad /);
+
 $t->run(<<'EOF');
 %%GLOBALS%%
 %%EVENTS%%
@@ -60,6 +65,8 @@ EOF
 
 my @servers = (
 	[ 'IPv4', 'server', '10.1.0.1' ], [ 'IPv6', 'server', 'fd00:1::1' ],
+	[ 'IPv4, another address', 'server', '10.1.0.9' ],
+	[ 'IPv6, another address', 'server', 'fd00:1::9' ],
 	[ 'IPv4 in the device', 'client', '198.18.0.2' ],
 	[ 'IPv6 in the device', 'client', 'fd00:198:18::2' ],
 	[ 'another address', 'client', '192.0.2.53' ],
