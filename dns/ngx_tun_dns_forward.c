@@ -343,13 +343,15 @@ ngx_tun_dns_udp_handler(ngx_event_t *rev)
 
         /* it may answer while the next one is asked */
 
-        rev->timedout = 0;
+        if (ngx_cycle->free_connection_n > ngx_cycle->connection_n / 4) {
+            rev->timedout = 0;
 
-        ex->late[ex->nlate] = c;
-        ex->late_ids[ex->nlate] = ex->id;
-        ex->nlate++;
+            ex->late[ex->nlate] = c;
+            ex->late_ids[ex->nlate] = ex->id;
+            ex->nlate++;
 
-        ex->peer->connection = NULL;
+            ex->peer->connection = NULL;
+        }
 
         ngx_tun_dns_next(ex, NGX_PEER_FAILED);
         return;

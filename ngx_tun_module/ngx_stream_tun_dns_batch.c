@@ -584,6 +584,16 @@ ngx_stream_tun_dns_batch_connection(ngx_connection_t *lc, struct mmsghdr *msg)
 
     ls = lc->listening;
 
+    dmcf = ngx_stream_cycle_get_module_main_conf(ngx_cycle,
+                                                 ngx_stream_tun_dns_module);
+
+    /* as when connections are accepted, some are left for upstreams */
+
+    if (ngx_cycle->free_connection_n < ngx_cycle->connection_n / 8) {
+        ngx_tun_dns_count(dmcf->batch->dns.zone->stat, limited_forwards);
+        return;
+    }
+
     c = ngx_get_connection(lc->fd, &ls->log);
     if (c == NULL) {
         return;
@@ -640,9 +650,6 @@ ngx_stream_tun_dns_batch_connection(ngx_connection_t *lc, struct mmsghdr *msg)
     (void) ngx_atomic_fetch_add(ngx_stat_active, 1);
     (void) ngx_atomic_fetch_add(ngx_stat_handled, 1);
 #endif
-
-    dmcf = ngx_stream_cycle_get_module_main_conf(ngx_cycle,
-                                                 ngx_stream_tun_dns_module);
 
     /* it was counted, and limited */
 

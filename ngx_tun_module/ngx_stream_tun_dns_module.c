@@ -602,7 +602,10 @@ ngx_stream_tun_dns_init_forwarder(ngx_cycle_t *cycle,
     fwd->stat = dscf->zone->stat;
     fwd->tag = dscf->zone->shared->tag;
     fwd->log = cycle->log;
-    fwd->max = NGX_STREAM_TUN_DNS_FORWARDS;
+
+    /* each takes a connection, or some, and so does who waits for it */
+
+    fwd->max = ngx_min(NGX_STREAM_TUN_DNS_FORWARDS, cycle->connection_n / 4);
     fwd->max_size = dscf->cache;
 
     dscf->forwarder = fwd;
