@@ -113,7 +113,6 @@ extern ngx_module_t  ngx_stream_tun_module;
 /* ngx_stream_tun_block.c */
 
 char *ngx_stream_tun_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-char *ngx_stream_tun_address(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_stream_tun_queues(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_stream_tun_max_udp_flows(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -125,12 +124,30 @@ char *ngx_stream_tun_fragments(ngx_conf_t *cf, ngx_command_t *cmd,
 /* The zone of a device, whose init handler opens it. */
 ngx_int_t ngx_stream_tun_add_zone(ngx_conf_t *cf, ngx_stream_tun_t *st);
 
+/* ngx_stream_tun_address.c */
+
+char *ngx_stream_tun_address(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
 /* ngx_stream_tun_listen.c */
 
 char *ngx_stream_tun_listen(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 /* Gives the listens to their devices; a conflict is logged. */
 ngx_int_t ngx_stream_tun_init_listens(ngx_conf_t *cf,
+    ngx_stream_tun_main_conf_t *tmcf);
+
+/* ngx_stream_tun_route.c: before the block is parsed, the block, after it */
+
+ngx_int_t ngx_stream_tun_create_route(ngx_conf_t *cf, ngx_stream_tun_t *st);
+char *ngx_stream_tun_route(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_stream_tun_bypass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_stream_tun_bypass_uid(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_stream_tun_bypass_mark(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_stream_tun_route_table(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_stream_tun_init_route(ngx_conf_t *cf, ngx_stream_tun_t *st,
     ngx_stream_tun_main_conf_t *tmcf);
 
 /* ngx_stream_tun_session.c */

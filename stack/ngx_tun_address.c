@@ -244,6 +244,11 @@ ngx_tun_address_change(ngx_tun_device_t *dev, ngx_tun_address_t *addr,
     ngx_tun_netlink_add(&msg, IFA_LOCAL, addr->addr, addr->addr_len);
     ngx_tun_netlink_add(&msg, IFA_ADDRESS, addr->addr, addr->addr_len);
 
+    if (dev->conf->route.mode == NGX_TUN_ROUTE_OFF) {
+        ngx_tun_netlink_add_u32(&msg, IFA_FLAGS,
+                                ifa->ifa_flags|IFA_F_NOPREFIXROUTE);
+    }
+
     if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
         return NGX_OK;
     }

@@ -10,6 +10,7 @@
 #include <ngx_tun_device.h>
 #include <ngx_tun_link.h>
 #include <ngx_tun_netlink.h>
+#include <ngx_tun_route.h>
 
 #include <net/if.h>
 #include <sched.h>
@@ -68,6 +69,7 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_tun_link_t  link;
 
     dev->netlink = (ngx_socket_t) -1;
+    dev->former = (old != NULL) ? old->conf : NULL;
 
     dev->fds = ngx_palloc(pool, dev->conf->queues * sizeof(ngx_socket_t));
     if (dev->fds == NULL) {
@@ -108,7 +110,8 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     if (ngx_tun_device_attach(dev, &link, log) != NGX_OK
         || ngx_tun_link_get(dev, 0, &link, log) != NGX_OK
         || ngx_tun_device_configure(dev, &link, log) != NGX_OK
-        || ngx_tun_address_add(dev, old, log) != NGX_OK)
+        || ngx_tun_address_add(dev, old, log) != NGX_OK
+        || ngx_tun_route_add(dev, log) != NGX_OK)
     {
         goto failed;
     }
@@ -128,6 +131,10 @@ ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_log_t *log)
 {
     dev->committed = 1;
+    dev->former = NULL;
+
+    ngx_tun_route_prune(dev, dev->conf, log);
+    ngx_tun_route_warn(dev, log);
 
     if (old == NULL) {
         return;
@@ -148,6 +155,10 @@ ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     /* those with another prefix now, or that went with a removed primary */
 
     (void) ngx_tun_address_add(dev, NULL, log);
+
+    /* a link that went down, and an address that went, took routes along */
+
+    (void) ngx_tun_route_add(dev, log);
 }
 
 
@@ -183,6 +194,12 @@ ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
     ngx_tun_link_t  link;
 
     given_up = dev->reused && !dev->committed;
+
+    /* rules go before the routes that they lead to */
+
+    if (dev->index != 0 && !dev->superseded) {
+        ngx_tun_route_prune(dev, dev->former, log);
+    }
 
     if (dev->index == 0
         || dev->superseded

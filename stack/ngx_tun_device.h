@@ -26,6 +26,31 @@ typedef struct {
 } ngx_tun_address_t;
 
 
+#define NGX_TUN_ROUTE_FAKEIP   0      /* the device's own networks only */
+#define NGX_TUN_ROUTE_GATEWAY  1      /* what comes from some interfaces */
+#define NGX_TUN_ROUTE_GLOBAL   2      /* everything */
+#define NGX_TUN_ROUTE_OFF      3      /* not even the own networks */
+
+
+/* first and last user, or a mark and its mask */
+
+typedef struct {
+    uint32_t                       first;
+    uint32_t                       second;
+} ngx_tun_route_pair_t;
+
+
+typedef struct {
+    ngx_uint_t                     mode;      /* NGX_TUN_ROUTE_* */
+    ngx_uint_t                     table;     /* and first preference */
+    ngx_array_t                    interfaces; /* ngx_str_t, terminated */
+    ngx_array_t                    bypass;    /* ngx_tun_address_t */
+    ngx_array_t                    uids;      /* ngx_tun_route_pair_t */
+    ngx_array_t                    marks;     /* ngx_tun_route_pair_t */
+    ngx_flag_t                     fail_closed;
+} ngx_tun_route_conf_t;
+
+
 typedef struct {
     ngx_str_t                      name;      /* null-terminated too */
     ngx_str_t                      netns;     /* name or path, or empty */
@@ -33,6 +58,7 @@ typedef struct {
     ngx_uint_t                     mtu;
     ngx_uint_t                     queues;
     ngx_flag_t                     offload;   /* TSO from the kernel */
+    ngx_tun_route_conf_t           route;
 } ngx_tun_device_conf_t;
 
 
@@ -43,6 +69,7 @@ typedef struct {
     ngx_uint_t                     index;     /* of the interface */
     size_t                         vnet_len;  /* virtio_net_hdr, 10 or 0 */
 
+    ngx_tun_device_conf_t         *former;    /* of old, until the commit */
     ngx_array_t                    added;     /* ngx_tun_address_t of ours */
     ngx_uint_t                     mtu_found; /* before ours, to restore */
     ngx_uint_t                     txqlen_found;
