@@ -84,6 +84,14 @@ ngx_tun_fakeip_t *ngx_stream_tun_fakeip_pool(ngx_conf_t *cf, ngx_str_t *name);
 ngx_str_t *ngx_stream_tun_fakeip_name(ngx_stream_session_t *s);
 
 
+/*
+ * The name behind an address: NGX_OK, its text in the session's pool and where
+ * it is leased; NGX_DECLINED: not of a pool; NGX_ABORT: it has none; NGX_ERROR.
+ */
+ngx_int_t ngx_stream_tun_fakeip_find(ngx_stream_session_t *s, u_char *addr,
+    size_t addr_len, ngx_str_t *name, ngx_tun_fakeip_t **fip, uint32_t *index);
+
+
 /* ngx_stream_tun_fakeip_conf.c */
 
 char *ngx_stream_tun_fakeip_zone(ngx_conf_t *cf, ngx_command_t *cmd,

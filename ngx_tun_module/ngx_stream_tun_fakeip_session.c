@@ -257,3 +257,50 @@ ngx_stream_tun_fakeip_name(ngx_stream_session_t *s)
 
     return (ctx != NULL) ? &ctx->name : NULL;
 }
+
+
+ngx_int_t
+ngx_stream_tun_fakeip_find(ngx_stream_session_t *s, u_char *addr,
+    size_t addr_len, ngx_str_t *name, ngx_tun_fakeip_t **fip, uint32_t *index)
+{
+    u_char                               wire[NGX_TUN_FAKEIP_NAME_MAX];
+    u_char                               text[NGX_TUN_FAKEIP_TEXT_MAX];
+    size_t                               len;
+    ngx_int_t                            rc;
+    ngx_uint_t                           i;
+    ngx_stream_tun_fakeip_zone_t       **zonep;
+    ngx_stream_tun_fakeip_main_conf_t   *fmcf;
+
+    fmcf = ngx_stream_get_module_main_conf(s, ngx_stream_tun_fakeip_module);
+    zonep = fmcf->zones.elts;
+
+    rc = NGX_DECLINED;
+
+    for (i = 0; i < fmcf->zones.nelts && rc == NGX_DECLINED; i++) {
+        *fip = &zonep[i]->fip;
+        rc = ngx_tun_fakeip_name(*fip, addr, addr_len, wire, &len);
+    }
+
+    if (rc == NGX_ABORT && ngx_stream_tun_fakeip_is_reserved(fmcf, addr,
+                                                             addr_len))
+    {
+        return NGX_DECLINED;
+    }
+
+    if (rc != NGX_OK
+        || ngx_tun_fakeip_index(*fip, addr, addr_len, index) != NGX_OK)
+    {
+        return (rc == NGX_OK) ? NGX_ERROR : rc;
+    }
+
+    name->len = ngx_tun_fakeip_text(text, wire, len) - text;
+    name->data = ngx_pnalloc(s->connection->pool, name->len);
+
+    if (name->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(name->data, text, name->len);
+
+    return NGX_OK;
+}

@@ -27,8 +27,10 @@ static void ngx_stream_tun_relay_to_upstream(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram);
 static void ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay);
 
-static void ngx_stream_tun_relay_remember(ngx_stream_tun_relay_t *relay,
-    ngx_tun_datagram_t *datagram);
+static ngx_stream_tun_relay_peer_t *ngx_stream_tun_relay_remember(
+    ngx_stream_tun_relay_t *relay, ngx_tun_datagram_t *datagram);
+static ngx_stream_tun_relay_peer_t *ngx_stream_tun_relay_add(
+    ngx_stream_tun_relay_t *relay, ngx_stream_tun_relay_peer_t *key);
 static ngx_stream_tun_relay_peer_t *ngx_stream_tun_relay_find(
     ngx_stream_tun_relay_t *relay, ngx_stream_tun_relay_peer_t *key);
 static void ngx_stream_tun_relay_key(ngx_stream_tun_relay_t *relay,
@@ -166,6 +168,7 @@ ngx_stream_tun_relay_handler(ngx_stream_session_t *s)
     relay->filtering = tscf->filtering;
 
     ngx_queue_init(&relay->peers);
+    ngx_queue_init(&relay->names);
     ngx_rbtree_init(&relay->rbtree, &relay->sentinel,
                     ngx_stream_tun_relay_insert);
 
@@ -248,14 +251,32 @@ static void
 ngx_stream_tun_relay_to_upstream(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram)
 {
+    ngx_stream_tun_relay_peer_t  *peer;
+
     relay->sent++;
     relay->session->received += datagram->len;
 
-    if (relay->last.port != datagram->port
+    peer = relay->last_peer;
+
+    if (peer == NULL
+        || relay->last.port != datagram->port
         || ngx_memcmp(relay->last.addr, datagram->addr, 16) != 0)
     {
-        ngx_stream_tun_relay_remember(relay, datagram);
+        peer = ngx_stream_tun_relay_remember(relay, datagram);
+
+        if (peer == NULL) {
+            ngx_tun_refuse_datagram(relay->session->connection, datagram,
+                                    NGX_TUN_ICMP_HOST_UNREACHABLE);
+            return;
+        }
+
         relay->last = *datagram;
+        relay->last_peer = peer;
+    }
+
+    if (peer->name != NULL) {
+        ngx_stream_tun_relay_send_name(peer->name, datagram);
+        return;
     }
 
     ngx_stream_tun_relay_send(relay, datagram);
@@ -275,6 +296,7 @@ ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay)
                   relay->sent, relay->received, s->received,
                   s->connection->sent, relay->peers_seen, relay->filtered);
 
+    ngx_stream_tun_relay_forget_names(relay);
     ngx_stream_tun_relay_close(relay);
 
     ngx_stream_finalize_session(s, NGX_STREAM_OK);
@@ -285,16 +307,24 @@ ngx_uint_t
 ngx_stream_tun_relay_accepts(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram)
 {
-    ngx_stream_tun_relay_peer_t  key;
+    ngx_stream_tun_relay_peer_t  *peer, key;
 
-    if (relay->filtering == NGX_STREAM_TUN_RELAY_INDEPENDENT) {
+    if (relay->filtering == NGX_STREAM_TUN_RELAY_INDEPENDENT
+        && ngx_queue_empty(&relay->names))
+    {
         relay->received++;
         return 1;
     }
 
     ngx_stream_tun_relay_key(relay, datagram, &key);
 
-    if (ngx_stream_tun_relay_find(relay, &key) != NULL) {
+    peer = ngx_stream_tun_relay_find(relay, &key);
+
+    if (peer != NULL && peer->name != NULL) {
+        ngx_memcpy(datagram->addr, peer->name->fake, 16);
+    }
+
+    if (peer != NULL || relay->filtering == NGX_STREAM_TUN_RELAY_INDEPENDENT) {
         relay->received++;
         return 1;
     }
@@ -305,7 +335,7 @@ ngx_stream_tun_relay_accepts(ngx_stream_tun_relay_t *relay,
 }
 
 
-static void
+static ngx_stream_tun_relay_peer_t *
 ngx_stream_tun_relay_remember(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram)
 {
@@ -318,21 +348,62 @@ ngx_stream_tun_relay_remember(ngx_stream_tun_relay_t *relay,
     if (peer != NULL) {
         ngx_queue_remove(&peer->queue);
         ngx_queue_insert_tail(&relay->peers, &peer->queue);
+        return peer;
+    }
+
+    if (ngx_stream_tun_relay_resolve(relay, &key, datagram) != NGX_OK) {
+        return NULL;
+    }
+
+    relay->peers_seen++;
+
+    return ngx_stream_tun_relay_add(relay, &key);
+}
+
+
+void
+ngx_stream_tun_relay_alias(ngx_stream_tun_relay_t *relay,
+    ngx_stream_tun_relay_name_t *name, uint16_t port)
+{
+    ngx_tun_datagram_t            datagram;
+    ngx_stream_tun_relay_peer_t  *peer, key;
+
+    ngx_memcpy(datagram.addr, name->addr, 16);
+    datagram.port = port;
+
+    ngx_stream_tun_relay_key(relay, &datagram, &key);
+    key.name = name;
+
+    peer = ngx_stream_tun_relay_find(relay, &key);
+
+    if (peer != NULL) {
+        peer->name = name;
         return;
     }
+
+    (void) ngx_stream_tun_relay_add(relay, &key);
+}
+
+
+static ngx_stream_tun_relay_peer_t *
+ngx_stream_tun_relay_add(ngx_stream_tun_relay_t *relay,
+    ngx_stream_tun_relay_peer_t *key)
+{
+    ngx_stream_tun_relay_peer_t  *peer;
 
     peer = ngx_stream_tun_relay_new_peer(relay);
     if (peer == NULL) {
-        return;
+        return NULL;
     }
 
-    *peer = key;
+    *peer = *key;
 
     ngx_rbtree_insert(&relay->rbtree, &peer->node);
     ngx_queue_insert_tail(&relay->peers, &peer->queue);
 
     relay->npeers++;
-    relay->peers_seen++;
+
+    return peer;
 }
 
 
@@ -352,6 +423,7 @@ ngx_stream_tun_relay_key(ngx_stream_tun_relay_t *relay,
     ngx_crc32_final(hash);
 
     key->node.key = hash;
+    key->name = NULL;
 }
 
 
@@ -440,6 +512,10 @@ ngx_stream_tun_relay_new_peer(ngx_stream_tun_relay_t *relay)
 
     ngx_queue_remove(q);
     ngx_rbtree_delete(&relay->rbtree, &peer->node);
+
+    if (relay->last_peer == peer) {
+        relay->last_peer = NULL;
+    }
 
     relay->npeers--;
 

@@ -9,6 +9,7 @@
 
 
 #include <ngx_stream_tun.h>
+#include <ngx_stream_tun_fakeip.h>
 
 
 /*
@@ -18,6 +19,26 @@
  */
 
 
+/* of a relay to a name: where it leads to */
+
+typedef struct {
+    ngx_queue_t               queue;      /* of the relay */
+    ngx_stream_tun_relay_t   *relay;
+    ngx_resolver_ctx_t       *resolve;    /* while it is under way */
+    ngx_tun_fakeip_t         *fip;
+    uint32_t                  index;      /* in the pool */
+    time_t                    touched;
+    ngx_str_t                 name;
+
+    u_char                    fake[16];
+    u_char                    addr[16];   /* when it is known */
+    ngx_chain_t              *waiting;    /* datagrams, with their port */
+    ngx_uint_t                nwaiting;
+    unsigned                  known:1;
+    unsigned                  failed:1;
+} ngx_stream_tun_relay_name_t;
+
+
 /* a destination that the client has sent to */
 
 typedef struct {
@@ -25,6 +46,7 @@ typedef struct {
     ngx_queue_t               queue;      /* least recently used first */
     u_char                    addr[16];
     uint16_t                  port;       /* host order, 0: all ports */
+    ngx_stream_tun_relay_name_t  *name;   /* what the address stands for */
 } ngx_stream_tun_relay_peer_t;
 
 
@@ -36,9 +58,11 @@ struct ngx_stream_tun_relay_s {
     ngx_rbtree_t              rbtree;     /* of peers */
     ngx_rbtree_node_t         sentinel;
     ngx_queue_t               peers;
+    ngx_queue_t               names;
     ngx_uint_t                npeers;     /* in the tree */
     ngx_uint_t                peers_seen; /* ever */
-    ngx_tun_datagram_t        last;       /* whose peer was used last */
+    ngx_tun_datagram_t        last;       /* to whom the client sent last */
+    ngx_stream_tun_relay_peer_t  *last_peer;
 
     ngx_uint_t                sent;       /* datagrams */
     ngx_uint_t                received;
@@ -48,9 +72,32 @@ struct ngx_stream_tun_relay_s {
 
 /* ngx_stream_tun_relay.c */
 
-/* May what comes from there reach the client? */
+/*
+ * May what comes from there reach the client?  The address becomes the one that
+ * the client knows it by.
+ */
 ngx_uint_t ngx_stream_tun_relay_accepts(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram);
+
+/* Lets the address be known as that of a name. */
+void ngx_stream_tun_relay_alias(ngx_stream_tun_relay_t *relay,
+    ngx_stream_tun_relay_name_t *name, uint16_t port);
+
+/* ngx_stream_tun_relay_name.c */
+
+/*
+ * Finds out whether the destination of a new peer is a name's, and asks the
+ * resolver.  NGX_OK, or NGX_ABORT: nothing can be sent there.
+ */
+ngx_int_t ngx_stream_tun_relay_resolve(ngx_stream_tun_relay_t *relay,
+    ngx_stream_tun_relay_peer_t *peer, ngx_tun_datagram_t *datagram);
+
+/* Sends to a name: now, when it is known, or not at all. */
+void ngx_stream_tun_relay_send_name(ngx_stream_tun_relay_name_t *name,
+    ngx_tun_datagram_t *datagram);
+
+/* The relay ends. */
+void ngx_stream_tun_relay_forget_names(ngx_stream_tun_relay_t *relay);
 
 /* ngx_stream_tun_relay_io.c */
 

@@ -228,6 +228,9 @@ void ngx_tun_refuse_datagram(ngx_connection_t *c, ngx_tun_datagram_t *datagram,
 /* Counts an answer that was dropped, for nobody had a buffer as large. */
 void ngx_tun_oversized(ngx_connection_t *c);
 
+/* Counts a datagram that was dropped, for too many wait. */
+void ngx_tun_dropped(ngx_connection_t *c);
+
 /*
  * Of a connection of datagrams whose socket to an upstream is about to be
  * closed: where answers are to come yet, the port stays taken for some time,

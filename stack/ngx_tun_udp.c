@@ -589,6 +589,17 @@ ngx_tun_oversized(ngx_connection_t *c)
 
 
 void
+ngx_tun_dropped(ngx_connection_t *c)
+{
+    ngx_tun_udp_t  *udp;
+
+    udp = ngx_tun_connection_flow(c);
+
+    (void) ngx_atomic_fetch_add(&udp->tun->stat->udp_dropped, 1);
+}
+
+
+void
 ngx_tun_hold(ngx_connection_t *c, ngx_socket_t fd)
 {
     ngx_tun_t           *tun;
