@@ -50,6 +50,14 @@ subtest fakeip_file => sub {
 		glob('dns/ngx_tun_fakeip*.c')) && fuzz('fakeip_file', 20000);
 };
 
+subtest handshake => sub {
+	build("$dir/handshake", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/handshake.c', map {
+			"ngx_tun_module/ngx_stream_tun_handshake_$_.c" }
+			qw/ destination socks5 http /)
+		&& fuzz('handshake', 600);
+};
+
 subtest lwip => sub {
 	my $lib = lwip_lib($source, 'clang', @library);
 	ok($lib, 'library');

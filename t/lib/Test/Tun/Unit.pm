@@ -66,7 +66,7 @@ sub nginx_flags {
 	my $src = '/usr/share/nginx/src/src';
 
 	return map { "-I$_" } "$src/core", "$src/event", "$src/os/unix",
-		'build/nginx', 'stack', 'dns';
+		'build/nginx', 'stack', 'dns', 'ngx_tun_module';
 }
 
 sub build {
