@@ -92,7 +92,6 @@ static void ngx_tun_lwip_copy_handler(struct pbuf *p);
 static int ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg);
 static void ngx_tun_lwip_challenge(ngx_tun_lwip_flow_t *flow, uint32_t now);
-static void ngx_tun_lwip_starve(ngx_tun_lwip_flow_t *flow, uint32_t now);
 static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_t *lwip,
     ngx_tun_lwip_segment_t *seg);
 static void ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg,
@@ -203,12 +202,8 @@ ngx_tun_lwip_init(void)
     tcp_ext_arg_set_callbacks(pcb, ctx.id, &ngx_tun_lwip_callbacks);
     tcp_ext_arg_set(pcb, ctx.id, NULL);
 
-    if (tcp_bind(pcb, IP_ANY_TYPE, 1) != ERR_OK) {
-        tcp_close(pcb);
-        return -1;
-    }
-
-    listener = tcp_listen(pcb);
+    listener = (tcp_bind(pcb, IP_ANY_TYPE, 1) == ERR_OK) ? tcp_listen(pcb)
+                                                         : NULL;
     if (listener == NULL) {
         tcp_close(pcb);
         return -1;
@@ -466,7 +461,14 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
         && seg->data_len != 0
         && (seg->seq != left || flow->readable != 0))
     {
-        ngx_tun_lwip_starve(flow, seg->now);
+        /* the window closes for what was not read, or is out of order */
+
+        flow->starved = 1;
+        flow->squeezed = 1;
+
+        pcb->rcv_ann_wnd = 0;
+
+        ngx_tun_lwip_challenge(flow, seg->now);
         return 1;
     }
 
@@ -485,24 +487,6 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     }
 
     return 0;
-}
-
-
-/* the window closes for all that has not been read, or is out of order */
-
-static void
-ngx_tun_lwip_starve(ngx_tun_lwip_flow_t *flow, uint32_t now)
-{
-    struct tcp_pcb  *pcb;
-
-    pcb = flow->pcb;
-
-    flow->starved = 1;
-    flow->squeezed = 1;
-
-    pcb->rcv_ann_wnd = 0;
-
-    ngx_tun_lwip_challenge(flow, now);
 }
 
 
@@ -619,26 +603,20 @@ ngx_tun_lwip_memory(ngx_tun_lwip_t *lwip)
 static void
 ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg, struct netif *netif)
 {
-    if (seg->addr_len == 4) {
-        IP_SET_TYPE_VAL(ip_data.current_iphdr_src, IPADDR_TYPE_V4);
-        IP_SET_TYPE_VAL(ip_data.current_iphdr_dest, IPADDR_TYPE_V4);
+    int  v4;
 
-        memcpy(ip_2_ip4(&ip_data.current_iphdr_src), seg->src, 4);
-        memcpy(ip_2_ip4(&ip_data.current_iphdr_dest), seg->dst, 4);
+    v4 = (seg->addr_len == 4);
 
-        ip_data.current_ip4_header = (struct ip_hdr *) seg->ip;
-        ip_data.current_ip6_header = NULL;
+    IP_SET_TYPE_VAL(ip_data.current_iphdr_src, v4 ? IPADDR_TYPE_V4
+                                                  : IPADDR_TYPE_V6);
+    IP_SET_TYPE_VAL(ip_data.current_iphdr_dest, v4 ? IPADDR_TYPE_V4
+                                                   : IPADDR_TYPE_V6);
 
-    } else {
-        IP_SET_TYPE_VAL(ip_data.current_iphdr_src, IPADDR_TYPE_V6);
-        IP_SET_TYPE_VAL(ip_data.current_iphdr_dest, IPADDR_TYPE_V6);
+    memcpy(&ip_data.current_iphdr_src.u_addr, seg->src, seg->addr_len);
+    memcpy(&ip_data.current_iphdr_dest.u_addr, seg->dst, seg->addr_len);
 
-        memcpy(ip_2_ip6(&ip_data.current_iphdr_src)->addr, seg->src, 16);
-        memcpy(ip_2_ip6(&ip_data.current_iphdr_dest)->addr, seg->dst, 16);
-
-        ip_data.current_ip4_header = NULL;
-        ip_data.current_ip6_header = (struct ip6_hdr *) seg->ip;
-    }
+    ip_data.current_ip4_header = v4 ? (struct ip_hdr *) seg->ip : NULL;
+    ip_data.current_ip6_header = v4 ? NULL : (struct ip6_hdr *) seg->ip;
 
     ip_data.current_netif = netif;
     ip_data.current_input_netif = netif;
@@ -649,15 +627,8 @@ ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg, struct netif *netif)
 int
 ngx_tun_lwip_reusable(ngx_tun_lwip_flow_t *flow, uint32_t seq)
 {
-    struct tcp_pcb  *pcb;
-
-    if (!flow->time_wait) {
-        return 0;
-    }
-
-    pcb = flow->pcb;
-
-    return TCP_SEQ_GT(seq, pcb->rcv_nxt);
+    return flow->time_wait
+           && TCP_SEQ_GT(seq, ((struct tcp_pcb *) flow->pcb)->rcv_nxt);
 }
 
 
