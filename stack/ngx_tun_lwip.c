@@ -109,6 +109,8 @@ static void ngx_tun_lwip_settle(ngx_tun_lwip_flow_t *flow);
 static void ngx_tun_lwip_detach(void);
 static void ngx_tun_lwip_fast_tick(void);
 static void ngx_tun_lwip_slow_tick(void);
+static void ngx_tun_lwip_reorder(struct tcp_pcb *pcb);
+static void ngx_tun_lwip_persist(struct tcp_pcb *pcb);
 
 
 static ngx_tun_lwip_ctx_t  ctx;
@@ -385,11 +387,9 @@ ngx_tun_lwip_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
 
         /* lwIP takes the MSS from any segment, and never expects less */
         pcb->mss = TCP_MSS;
+        pcb->cwnd = LWIP_MAX(pcb->cwnd, TCP_MSS);
 
-        /* a probe was acknowledged, and there is no more to send */
-        if (pcb->unsent == NULL) {
-            pcb->persist_backoff = 0;
-        }
+        ngx_tun_lwip_reorder(pcb);
 
         if (pcb->rcv_nxt != flow->ack_sent) {
             tcp_set_flags(pcb, TF_ACK_DELAY);
@@ -994,6 +994,8 @@ ngx_tun_lwip_slow_tick(void)
         next = flow->next;
         pcb = flow->pcb;
 
+        ngx_tun_lwip_persist(pcb);
+
         if (!ngx_tun_lwip_needs_tick(pcb)) {
             ngx_tun_lwip_unlink(flow);
             flow->hot = 0;
@@ -1024,6 +1026,82 @@ ngx_tun_lwip_slow_tick(void)
 
         tcp_abort(pcb);
     }
+}
+
+
+/*
+ * A fast retransmission that finds no window, or no room in the device, waits
+ * for the timer with the others.  As the last one to be sent it would get what
+ * is written next, or the FIN, and be put behind the others by the timer.
+ */
+
+static void
+ngx_tun_lwip_reorder(struct tcp_pcb *pcb)
+{
+    uint32_t         seq;
+    struct tcp_seg  *first, **last;
+
+    if (pcb->unacked == NULL) {
+        return;
+    }
+
+    seq = lwip_ntohl(pcb->unacked->tcphdr->seqno);
+    first = pcb->unsent;
+    last = &first;
+
+    while (*last != NULL
+           && TCP_SEQ_LT(lwip_ntohl((*last)->tcphdr->seqno), seq))
+    {
+        last = &(*last)->next;
+    }
+
+    pcb->unsent = *last;
+    *last = pcb->unacked;
+    pcb->unacked = first;
+}
+
+
+/*
+ * Before lwIP cuts a segment to the size of the window, from its first byte:
+ * of one acknowledged in part that would be what has arrived, is not within
+ * the window any more, and would never be sent, nor what follows it.
+ */
+
+static void
+ngx_tun_lwip_persist(struct tcp_pcb *pcb)
+{
+    uint32_t         n;
+    struct tcp_seg  *head;
+
+    if (pcb->persist_backoff == 0) {
+        return;
+    }
+
+    head = pcb->unsent;
+
+    /* a probe was acknowledged; or all fits, but lwIP counts in 16 bits */
+
+    if (head == NULL || pcb->snd_wnd > 0xffff) {
+        pcb->persist_backoff = 0;
+        return;
+    }
+
+    n = pcb->lastack - lwip_ntohl(head->tcphdr->seqno);
+
+    if (n == 0 || n >= head->len || pcb->snd_wnd == 0) {
+        return;
+    }
+
+    if (tcp_split_unsent_seg(pcb, (u16_t) n) != ERR_OK) {
+        pcb->persist_cnt = 0;
+        return;
+    }
+
+    pcb->unsent = head->next;
+    pcb->snd_buf += head->len;
+    pcb->snd_queuelen -= pbuf_clen(head->p);
+
+    tcp_seg_free(head);
 }
 
 

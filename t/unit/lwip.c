@@ -1103,6 +1103,187 @@ test_zero_window(uint32_t addr_len)
 }
 
 
+/* a window shrinks to less than what is missing of a segment */
+
+static void
+test_shrunk_window(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  i;
+
+    start(&peer, addr_len);
+
+    peer.deaf = 1;
+    (void) peer_send(&peer, 50000);
+    ngx_tun_lwip_flush(&peer.flow);
+
+    /* half of it is there, and there is little room for more */
+
+    peer.window = 3840 >> 7;
+    peer.ack += 25000;
+    peer_ack(&peer);
+    peer.deaf = 0;
+
+    for (i = 0; i < 60 && peer.released != 50000; i++) {
+        peer_ticks(SECOND);
+        peer_ack(&peer);
+    }
+
+    ok(peer.ack == peer.iss + 1 + 50000, "all arrives, %u",
+       peer.ack - peer.iss - 1);
+    ok(peer.released == 50000, "and is released, %u", peer.released);
+    ok(peer.high == peer.ack, "nothing else was sent");
+
+    ngx_tun_lwip_shutdown(&peer.flow);
+    peer_ack(&peer);
+    ok(peer.ack == peer.iss + 2 + 50000, "and the FIN");
+
+    finish(&peer, "shrunk window");
+}
+
+
+/*
+ * A peer that says an MSS too late makes the congestion window less than a
+ * segment, and opens its own to a multiple of 64 KB.
+ */
+
+static void
+test_wide_window(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  i;
+
+    start(&peer, addr_len);
+
+    peer.deaf = 1;
+    (void) peer_send(&peer, 1000);
+    ngx_tun_lwip_flush(&peer.flow);
+
+    peer.window = 1024 >> 7;
+    peer_data(&peer, 1);
+
+    for (i = 0; i < 4; i++) {
+        peer_options(&peer, 48, 255, 0);
+        peer_ack(&peer);
+        peer.noptions = 0;
+    }
+
+    /* that made it small; there is more, for which is no room */
+
+    (void) peer_send(&peer, 60000);
+    peer.window = 128 >> 7;
+    peer.ack += 1000;
+    peer_options(&peer, 48, 255, 0);
+    peer_ack(&peer);
+    peer.noptions = 0;
+
+    peer.deaf = 0;
+    peer.window = 65536 >> 7;
+    peer_ack(&peer);
+    peer_ticks(SECOND);
+    peer_ack(&peer);
+    ok(peer.ack == peer.iss + 1 + 61000, "all arrives, %u",
+       peer.ack - peer.iss - 1);
+
+    finish(&peer, "wide window");
+}
+
+
+/*
+ * A fast retransmission finds no window, and then all is sent again: in order,
+ * as of a segment acknowledged in part the first bytes are sent with the rest.
+ */
+
+static void
+test_closed_repeat(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  i;
+
+    start(&peer, addr_len);
+
+    peer.deaf = 1;
+
+    for (i = 0; i < 2; i++) {
+        (void) peer_send(&peer, 20000);
+        ngx_tun_lwip_flush(&peer.flow);
+    }
+
+    shut(&peer);
+
+    for (i = 0; i < 4; i++) {
+        peer_ack(&peer);
+    }
+
+    peer_ticks(3 * SECOND);
+    peer.ack += 1000;
+    peer_ack(&peer);
+
+    peer.deaf = 0;
+    peer.window = 65535;
+    peer.repeated = 0;
+    peer_ack(&peer);
+    ok(peer.bad == 0, "the bytes are those of before");
+    ok(peer.repeated != 0 && peer.ack == peer.iss + 1 + 40000,
+       "all arrives, %u", peer.ack - peer.iss - 1);
+
+    peer_ack(&peer);
+    ok(peer.released == 40000, "and is released, %u", peer.released);
+
+    finish(&peer, "closed repeat");
+}
+
+
+/* one for which the device had no room is not mixed with what is written */
+
+static void
+test_refused_repeat(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  i, n;
+
+    for (n = 0; n <= 5000; n += 5000) {
+        start(&peer, addr_len);
+
+        peer.deaf = 1;
+
+        for (i = 0; i < 2; i++) {
+            (void) peer_send(&peer, 1000);
+            ngx_tun_lwip_flush(&peer.flow);
+        }
+
+        peer.refuse = 1;
+
+        for (i = 0; i < 3; i++) {
+            peer_ack(&peer);
+        }
+
+        peer.refuse = 0;
+        peer.deaf = 0;
+
+        if (n != 0) {
+            (void) peer_send(&peer, n);
+            ngx_tun_lwip_flush(&peer.flow);
+        }
+
+        ngx_tun_lwip_shutdown(&peer.flow);
+
+        for (i = 0; i < 4; i++) {
+            peer_ticks(SECOND);
+            peer_ack(&peer);
+        }
+
+        ok(peer.bad == 0 && peer.high == peer.iss + 2 + 2000 + n,
+           "each byte in its place, %u", peer.high - peer.iss - 2);
+        ok(peer.ack == peer.high, "all arrives, %u",
+           peer.ack - peer.iss - 2);
+        ok(peer.released >= 2000 + n, "and is released, %u", peer.released);
+
+        finish(&peer, "refused repeat");
+    }
+}
+
+
 /* what lwIP asserts is counted, and nothing stops */
 
 static void
@@ -1264,6 +1445,10 @@ main(void)
         test_close(addr_len);
         test_reuse(addr_len);
         test_zero_window(addr_len);
+        test_shrunk_window(addr_len);
+        test_wide_window(addr_len);
+        test_closed_repeat(addr_len);
+        test_refused_repeat(addr_len);
         test_pieces(addr_len);
         test_many(addr_len);
         test_late_mss(addr_len);

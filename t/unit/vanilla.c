@@ -100,7 +100,7 @@ static const struct tcp_ext_arg_callbacks  vanilla_callbacks = {
 
 
 static unsigned         vanilla;
-static unsigned         unrepaired;         /* after a segment */
+static unsigned         unrepaired;         /* before a tick */
 static ngx_tun_lwip_t  *lwip;
 static side_t          *side;
 static side_flow_t      flows[FLOWS];
@@ -350,10 +350,9 @@ vanilla_input(ngx_tun_lwip_flow_t *flow, ngx_tun_lwip_segment_t *seg)
     }
 
     pcb->mss = TCP_MSS;
+    pcb->cwnd = LWIP_MAX(pcb->cwnd, TCP_MSS);
 
-    if (pcb->unsent == NULL && !unrepaired) {
-        pcb->persist_backoff = 0;
-    }
+    ngx_tun_lwip_reorder(pcb);
 
     if (pcb->rcv_nxt != flow->ack_sent) {
         tcp_set_flags(pcb, TF_ACK_DELAY);
@@ -456,12 +455,20 @@ side_input(side_flow_t *flow, uint8_t flags, uint32_t seq, uint32_t ack,
 static void
 side_tick(void)
 {
-    uint32_t  i, n, idle;
+    uint32_t         i, n, idle;
+    struct tcp_pcb  *pcb;
 
     now += NGX_TUN_LWIP_TICK;
 
     if (vanilla) {
         ctx.last = now;
+
+        if ((++ctx.ticks & 1) && !unrepaired) {
+            for (pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
+                ngx_tun_lwip_persist(pcb);
+            }
+        }
+
         tcp_tmr();
         return;
     }
