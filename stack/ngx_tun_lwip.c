@@ -91,6 +91,8 @@ static void ngx_tun_lwip_copy_handler(struct pbuf *p);
 
 static int ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg);
+static int ngx_tun_lwip_outside(struct tcp_pcb *pcb,
+    ngx_tun_lwip_segment_t *seg);
 static void ngx_tun_lwip_challenge(ngx_tun_lwip_flow_t *flow, uint32_t now);
 static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_t *lwip,
     ngx_tun_lwip_segment_t *seg);
@@ -412,13 +414,23 @@ static int
 ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
     ngx_tun_lwip_segment_t *seg)
 {
-    uint32_t         left, right, end;
+    uint8_t          flags;
+    uint32_t         left, right;
     struct tcp_pcb  *pcb;
 
     pcb = flow->pcb;
 
-    if (flow->time_wait || pcb->state == SYN_RCVD) {
-        return (seg->flags & (TCP_ACK|TCP_SYN|TCP_RST)) == 0;
+    flags = seg->flags & (TCP_ACK|TCP_SYN|TCP_RST);
+
+    if (flow->time_wait || flags == 0) {
+        return flags == 0;
+    }
+
+    /* an ACK that establishes the flow may have data, but no SYN */
+
+    if (pcb->state == SYN_RCVD) {
+        return flags == (TCP_ACK|TCP_SYN)
+               || (flags == TCP_ACK && ngx_tun_lwip_outside(pcb, seg));
     }
 
     left = pcb->rcv_nxt;
@@ -426,7 +438,7 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
 
     /* RFC 5961, 3.2 and 4.2; lwIP resets where the number is exact */
 
-    if (seg->flags & TCP_RST) {
+    if (flags & TCP_RST) {
 
         if (seg->seq == left) {
             return 0;
@@ -439,12 +451,8 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
         return 1;
     }
 
-    if (seg->flags & TCP_SYN) {
+    if (flags & TCP_SYN) {
         ngx_tun_lwip_challenge(flow, seg->now);
-        return 1;
-    }
-
-    if ((seg->flags & TCP_ACK) == 0) {
         return 1;
     }
 
@@ -472,21 +480,47 @@ ngx_tun_lwip_unacceptable(ngx_tun_lwip_flow_t *flow,
         return 1;
     }
 
-    /*
-     * Outside of the window, and no probe of it.  What is beyond it lwIP does
-     * not cut off a first segment out of order.
-     */
-
-    end = seg->seq + seg->data_len + ((seg->flags & TCP_FIN) ? 1 : 0);
-
-    if ((TCP_SEQ_GT(seg->seq, left) && TCP_SEQ_GT(end, right))
-        || (end == seg->seq && TCP_SEQ_LT(seg->seq, left - 1)))
-    {
+    if (ngx_tun_lwip_outside(pcb, seg)) {
         ngx_tun_lwip_challenge(flow, seg->now);
         return 1;
     }
 
     return 0;
+}
+
+
+/* of the window, and no probe of it, or beyond a FIN */
+
+static int
+ngx_tun_lwip_outside(struct tcp_pcb *pcb, ngx_tun_lwip_segment_t *seg)
+{
+    uint32_t         left, right, end, fin;
+    struct tcp_seg  *queued;
+
+    left = pcb->rcv_nxt;
+    end = seg->seq + seg->data_len;
+
+    /* that of a SYN|ACK is not scaled */
+    right = left + ((pcb->state == SYN_RCVD) ? 0xffff : pcb->rcv_wnd);
+
+    /* lwIP would move the FIN to the end of what covers it */
+
+    for (queued = pcb->ooseq; queued != NULL; queued = queued->next) {
+        fin = queued->tcphdr->seqno + queued->len;
+
+        if ((TCPH_FLAGS(queued->tcphdr) & TCP_FIN) && TCP_SEQ_GT(end, fin)) {
+            return 1;
+        }
+    }
+
+    if (seg->flags & TCP_FIN) {
+        end++;
+    }
+
+    /* what is beyond it lwIP does not cut off a first one out of order */
+
+    return (TCP_SEQ_GT(seg->seq, left) && TCP_SEQ_GT(end, right))
+           || (end == seg->seq && TCP_SEQ_LT(seg->seq, left - 1));
 }
 
 

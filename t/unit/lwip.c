@@ -648,6 +648,80 @@ test_overrun(uint32_t addr_len)
 }
 
 
+/* the ACK of a SYN|ACK may have data, but not beyond its window of 64 KB */
+
+static void
+test_overrun_open(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  seq;
+
+    peer_init(&peer, lwip, number++, addr_len);
+    peer.noptions = 0;
+
+    (void) peer_open(&peer);
+    seq = peer.seq;
+
+    peer_segment(&peer, ACK, seq + 65000, peer.ack, 60000);
+    ok(!peer.flow.established && hot() == 1, "not acceptable");
+
+    peer_segment(&peer, ACK|FIN, seq + 65535, peer.ack, 0);
+    ok(!peer.flow.established, "and no FIN after it");
+
+    peer_segment(&peer, ACK|SYN, seq + 1000, peer.ack, 10);
+    ok(!peer.flow.established, "nor a SYN in it");
+
+    peer_segment(&peer, ACK, seq + 65000, peer.ack, 535);
+    ok(peer.flow.established && peer.flow.readable == 0, "to its end");
+
+    peer_data(&peer, 32500);
+    peer_data(&peer, 32500);
+    ok(peer.flow.readable == 65535, "one window, %u", peer.flow.readable);
+
+    ngx_tun_lwip_flush(&peer.flow);
+    ok(peer.last.window == 0 && peer.last.ack == seq + 65535, "is full, %u",
+       peer.last.window);
+
+    finish(&peer, "open overrun");
+}
+
+
+/* lwIP would move a FIN to the end of what covers it, beyond the window */
+
+static void
+test_after_fin(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  seq;
+
+    start(&peer, addr_len);
+
+    seq = peer.seq;
+    peer_segment(&peer, ACK|FIN, seq + NGX_TUN_LWIP_WINDOW - 1001, peer.ack,
+                 500);
+    peer_segment(&peer, ACK, seq + NGX_TUN_LWIP_WINDOW - 2000, peer.ack, 2000);
+
+    ok(peer.last.ack == seq && peer.last.flags == ACK, "is answered");
+
+    while (peer.seq != seq + NGX_TUN_LWIP_WINDOW - 32768) {
+        peer_data(&peer, 32768);
+    }
+
+    peer_data(&peer, 32768);
+    peer.seq -= 32768;
+    ok(!peer.flow.eof, "nor in order");
+
+    peer_data(&peer, 32768 - 1001);
+    ok(peer.flow.eof && peer.flow.readable == NGX_TUN_LWIP_WINDOW - 501,
+       "FIN where it was sent, %u", peer.flow.readable);
+
+    ngx_tun_lwip_flush(&peer.flow);
+    ok(peer.last.ack == seq + NGX_TUN_LWIP_WINDOW - 500, "acknowledged");
+
+    finish(&peer, "after FIN");
+}
+
+
 /* a super-segment that is acknowledged in part is sent again as a whole */
 
 static void
@@ -1439,6 +1513,8 @@ main(void)
         test_buffers(addr_len);
         test_window(addr_len);
         test_overrun(addr_len);
+        test_overrun_open(addr_len);
+        test_after_fin(addr_len);
         test_partial(addr_len);
         test_retransmission(addr_len);
         test_checks(addr_len);
