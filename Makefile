@@ -77,7 +77,7 @@ export ASAN_OPTIONS ?=	detect_leaks=0:detect_odr_violation=0
 export UBSAN_OPTIONS ?=	print_stacktrace=1
 
 
-.PHONY: all build run demo test check bench install uninstall clean help
+.PHONY: all build run demo test check bench chart install uninstall clean help
 
 all: build
 
@@ -156,6 +156,9 @@ bench: build				## speed, against nginx behind nft REDIRECT
 	@misc/packages bench
 	@LWIP_LIB=$(OBJS)/addon/lwip/liblwip.a t/bench/bench
 	@t/bench/chart
+
+chart:					## what bench drew, for the README
+	cp build/bench.svg t/bench/speed.svg
 
 install: build				## put the module into Debian's nginx
 	@DESTDIR="$(DESTDIR)" misc/install $(TARGET)
