@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun.h>
+#include <ngx_stream_tun_dns.h>
 #include <ngx_stream_tun_fakeip.h>
 #include <ngx_http.h>
 
@@ -344,8 +345,9 @@ ngx_http_tun_status_size(ngx_array_t *tuns)
     }
 
     status = tuns->elts;
-    size = sizeof("{\"tun\":[],\"fakeip\":}" CRLF)
-           + ngx_stream_tun_fakeip_json_size((ngx_cycle_t *) ngx_cycle);
+    size = sizeof("{\"tun\":[],\"fakeip\":,\"dns\":}" CRLF)
+           + ngx_stream_tun_fakeip_json_size((ngx_cycle_t *) ngx_cycle)
+           + ngx_stream_tun_dns_json_size((ngx_cycle_t *) ngx_cycle);
 
     for (i = 0; i < tuns->nelts; i++) {
         size += sizeof("{\"name\":\"\",\"stack\":\"lwip\",\"total\":,"
@@ -380,6 +382,8 @@ ngx_http_tun_status_json(u_char *p, ngx_array_t *tuns)
 
     p = ngx_sprintf(p, "],\"fakeip\":");
     p = ngx_stream_tun_fakeip_json(p, (ngx_cycle_t *) ngx_cycle);
+    p = ngx_sprintf(p, ",\"dns\":");
+    p = ngx_stream_tun_dns_json(p, (ngx_cycle_t *) ngx_cycle);
 
     return ngx_sprintf(p, "}" CRLF);
 }

@@ -198,12 +198,11 @@ ngx_int_t ngx_stream_tun_dns_check_loops(ngx_cycle_t *cycle,
 ngx_int_t ngx_stream_tun_dns_add_variables(ngx_conf_t *cf);
 
 
-/*
- * Of the servers of a zone of names, summed; NGX_DECLINED: it has none.  For
- * the status, in any process that has the cycle.
- */
-ngx_int_t ngx_stream_tun_dns_stat(ngx_cycle_t *cycle, ngx_str_t *name,
-    ngx_tun_dns_stat_t *sum);
+/* ngx_stream_tun_dns_status.c */
+
+/* An array of the zones whose names are asked for, for `tun_status`. */
+size_t ngx_stream_tun_dns_json_size(ngx_cycle_t *cycle);
+u_char *ngx_stream_tun_dns_json(u_char *p, ngx_cycle_t *cycle);
 
 
 #endif /* _NGX_STREAM_TUN_DNS_H_INCLUDED_ */

@@ -98,7 +98,7 @@ sub sums {
 
 for my $stream ('', 'stream { }') {
 	$t->run("%%GLOBALS%%\n%%EVENTS%%\n$stream\n$http");
-	is_deeply(status(), { tun => [], fakeip => [] }, "no device, '$stream'");
+	is_deeply(status(), { tun => [], dns => [], fakeip => [] }, "no device, '$stream'");
 	$t->stop();
 }
 
