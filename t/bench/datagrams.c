@@ -13,6 +13,13 @@
  *   datagrams flows host port seconds processes  prints the questions of one
  *                                                datagram, each from a socket
  *                                                of its own, a second
+ *   datagrams names host port seconds processes  the same of DNS
+ *   datagrams answer host port                   answers DNS, as little as can
+ *                                                be
+ *   datagrams questions host port seconds n      prints how many questions of
+ *                                                DNS were answered a second,
+ *                                                8 under way of each of n
+ *                                                sockets
  *
  * A rate of 0 is as fast as it goes.  The first byte of a datagram is: 'e' to
  * be sent back, 's' to be counted, 'z' to count anew, 'q' to be told how many,
@@ -28,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <poll.h>
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -39,6 +47,9 @@
 #define DATAGRAMS_BATCH    16
 #define DATAGRAMS_BUFFER   (4 * 1024 * 1024)
 #define DATAGRAMS_TRIES    50         /* of 100 ms, for a question */
+
+#define DATAGRAMS_SOCKETS  64
+#define DATAGRAMS_WINDOW   8
 
 
 typedef struct {
@@ -53,8 +64,13 @@ static void datagrams_serve(const char *host, const char *port);
 static void datagrams_up(int s, size_t size, double seconds, double rate);
 static void datagrams_down(int s, size_t size, double seconds, double rate);
 static void datagrams_flows(struct sockaddr_in *sin, double seconds,
-    int processes);
-static uint32_t datagrams_questions(struct sockaddr_in *sin, double seconds);
+    int processes, int dns);
+static uint32_t datagrams_asked(struct sockaddr_in *sin, double seconds,
+    int dns);
+static void datagrams_answer(const char *host, const char *port);
+static void datagrams_questions(struct sockaddr_in *sin, double seconds,
+    int n);
+static int datagrams_question(char *buf, uint16_t id);
 
 static uint32_t datagrams_send(int s, struct sockaddr_in *sin, char what,
     size_t size, double seconds, double rate);
@@ -86,7 +102,18 @@ main(int argc, char **argv)
 
     } else if (argc == 6 && strcmp(argv[1], "flows") == 0) {
         sin = datagrams_address(argv[2], argv[3]);
-        datagrams_flows(&sin, atof(argv[4]), atoi(argv[5]));
+        datagrams_flows(&sin, atof(argv[4]), atoi(argv[5]), 0);
+
+    } else if (argc == 6 && strcmp(argv[1], "names") == 0) {
+        sin = datagrams_address(argv[2], argv[3]);
+        datagrams_flows(&sin, atof(argv[4]), atoi(argv[5]), 1);
+
+    } else if (argc == 4 && strcmp(argv[1], "answer") == 0) {
+        datagrams_answer(argv[2], argv[3]);
+
+    } else if (argc == 6 && strcmp(argv[1], "questions") == 0) {
+        sin = datagrams_address(argv[2], argv[3]);
+        datagrams_questions(&sin, atof(argv[4]), atoi(argv[5]));
 
     } else {
         fprintf(stderr, "usage: see the head of datagrams.c\n");
@@ -205,7 +232,8 @@ datagrams_down(int s, size_t size, double seconds, double rate)
 
 
 static void
-datagrams_flows(struct sockaddr_in *sin, double seconds, int processes)
+datagrams_flows(struct sockaddr_in *sin, double seconds, int processes,
+    int dns)
 {
     int       i, fd[2];
     double    start;
@@ -225,7 +253,7 @@ datagrams_flows(struct sockaddr_in *sin, double seconds, int processes)
             datagrams_fail("fork");
 
         case 0:
-            n = datagrams_questions(sin, seconds);
+            n = datagrams_asked(sin, seconds, dns);
             _exit(write(fd[1], &n, sizeof(n)) == sizeof(n) ? 0 : 1);
         }
     }
@@ -252,21 +280,27 @@ datagrams_flows(struct sockaddr_in *sin, double seconds, int processes)
 /* those that were answered */
 
 static uint32_t
-datagrams_questions(struct sockaddr_in *sin, double seconds)
+datagrams_asked(struct sockaddr_in *sin, double seconds, int dns)
 {
-    int       s;
-    char      buf[64];
+    int       s, size;
+    char      buf[512];
     double    end;
     uint32_t  n;
 
     end = datagrams_now() + seconds;
     memset(buf, 'e', sizeof(buf));
+    size = 64;
 
     for (n = 0; datagrams_now() < end; /* void */ ) {
         s = datagrams_socket(sin, 1);
 
-        if (send(s, buf, sizeof(buf), 0) == sizeof(buf)
-            && recv(s, buf, sizeof(buf), 0) == sizeof(buf))
+        if (dns) {
+            size = datagrams_question(buf, (uint16_t) n);
+        }
+
+        if (send(s, buf, size, 0) == size
+            && recv(s, buf, sizeof(buf), 0) >= size
+            && (!dns || (buf[2] & 0x80)))
         {
             n++;
         }
@@ -275,6 +309,113 @@ datagrams_questions(struct sockaddr_in *sin, double seconds)
     }
 
     return n;
+}
+
+
+/* what any server of DNS has to do at least: read, and write */
+
+static void
+datagrams_answer(const char *host, const char *port)
+{
+    int                  s;
+    char                 buf[512];
+    ssize_t              n;
+    socklen_t            len;
+    struct sockaddr_in   sin;
+
+    sin = datagrams_address(host, port);
+    s = datagrams_socket(NULL, 0);
+
+    if (bind(s, (struct sockaddr *) &sin, sizeof(sin)) == -1) {
+        datagrams_fail("bind");
+    }
+
+    for ( ;; ) {
+        len = sizeof(sin);
+        n = recvfrom(s, buf, sizeof(buf), 0, (struct sockaddr *) &sin, &len);
+
+        if (n < 12) {
+            continue;
+        }
+
+        buf[2] |= 0x80;
+        (void) sendto(s, buf, n, 0, (struct sockaddr *) &sin, len);
+    }
+}
+
+
+static void
+datagrams_questions(struct sockaddr_in *sin, double seconds, int n)
+{
+    int             i, k, size;
+    char            buf[512];
+    double          start;
+    ssize_t         len;
+    uint16_t        id;
+    uint32_t        count;
+    struct pollfd   fds[DATAGRAMS_SOCKETS];
+
+    if (n < 1 || n > DATAGRAMS_SOCKETS) {
+        datagrams_fail("questions");
+    }
+
+    id = 0;
+    start = datagrams_now();
+
+    for (i = 0; i < n; i++) {
+        fds[i].fd = datagrams_socket(sin, 1);
+        fds[i].events = POLLIN;
+
+        for (k = 0; k < DATAGRAMS_WINDOW; k++) {
+            size = datagrams_question(buf, id++);
+            (void) send(fds[i].fd, buf, size, 0);
+        }
+    }
+
+    for (count = 0; datagrams_now() - start < seconds; /* void */ ) {
+
+        if (poll(fds, n, 100) <= 0) {
+
+            /* all that was under way is lost */
+
+            for (i = 0; i < n; i++) {
+                size = datagrams_question(buf, id++);
+                (void) send(fds[i].fd, buf, size, 0);
+            }
+
+            continue;
+        }
+
+        for (i = 0; i < n; i++) {
+
+            while ((fds[i].revents & POLLIN)
+                   && (len = recv(fds[i].fd, buf, sizeof(buf), MSG_DONTWAIT))
+                      > 0)
+            {
+                count += (len >= 12 && (buf[2] & 0x80));
+
+                size = datagrams_question(buf, id++);
+                (void) send(fds[i].fd, buf, size, 0);
+            }
+        }
+    }
+
+    printf("%.1f\n", count / (datagrams_now() - start));
+}
+
+
+/* the address of www.example.com, and its length */
+
+static int
+datagrams_question(char *buf, uint16_t id)
+{
+    static const char  question[] =
+        "\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1";
+
+    memcpy(buf, &id, 2);
+    memcpy(buf + 2, question, sizeof(question) - 1);
+
+    return 2 + sizeof(question) - 1;
 }
 
 
