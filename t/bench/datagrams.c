@@ -7,49 +7,60 @@
 /*
  * The two ends of a benchmark of datagrams.
  *
- *   datagrams serve host port
- *   datagrams up host port size seconds rate     prints how many a second
- *   datagrams down host port size seconds rate   came, and how many were sent
- *   datagrams flows host port seconds processes  prints the questions of one
- *                                                datagram, each from a socket
- *                                                of its own, a second
- *   datagrams names host port seconds processes  the same of DNS
- *   datagrams answer host port                   answers DNS, as little as can
- *                                                be
- *   datagrams questions host port seconds n      prints how many questions of
- *                                                DNS were answered a second,
- *                                                8 under way of each of n
- *                                                sockets
+ *   datagrams serve file host port
+ *   datagrams up file host port size seconds rate     prints how many came a
+ *   datagrams down file host port size seconds rate   second, and the share
+ *                                                     that was lost
  *
- * A rate of 0 is as fast as it goes.  The first byte of a datagram is: 'e' to
- * be sent back, 's' to be counted, 'z' to count anew, 'q' to be told how many,
- * 'd' to be sent some.
+ * The first byte of a datagram is: 's' to be counted, 'd' to be sent some, 'e'
+ * to be sent back.
+ *
+ * Both ends are on one machine and share a file, in which the sender sees how
+ * far the receiver is: no more than a window is ever on the way, so what is
+ * measured is the path and not who throws more away, and nothing but datagrams
+ * passes it.  A rate of 0 is as fast as the window goes.
  */
 
 
 #define _GNU_SOURCE
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <poll.h>
 #include <unistd.h>
-#include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
+
+#include "common.h"
 
 
-#define DATAGRAMS_MAX      65536
+#define DATAGRAMS_SIZE     2048
 #define DATAGRAMS_BATCH    16
-#define DATAGRAMS_BUFFER   (4 * 1024 * 1024)
-#define DATAGRAMS_TRIES    50         /* of 100 ms, for a question */
+#define DATAGRAMS_WINDOW   64         /* fits into a socket's default buffer */
+#define DATAGRAMS_LOST     0.02       /* seconds in which nothing comes */
 
-#define DATAGRAMS_SOCKETS  64
-#define DATAGRAMS_WINDOW   8
+
+/* by one sender and one receiver at a time */
+
+typedef struct {
+    uint32_t             run;         /* others are not counted */
+    uint32_t             seen;        /* one more than the largest number */
+    uint32_t             count;
+    uint32_t             sent;        /* of the run that is done */
+    uint32_t             done;
+} datagrams_shared_t;
+
+
+typedef struct {
+    char                 what;
+    uint32_t             run;
+    uint32_t             number;
+} __attribute__((packed)) datagrams_head_t;
 
 
 typedef struct {
@@ -60,60 +71,60 @@ typedef struct {
 } __attribute__((packed)) datagrams_request_t;
 
 
-static void datagrams_serve(const char *host, const char *port);
-static void datagrams_up(int s, size_t size, double seconds, double rate);
-static void datagrams_down(int s, size_t size, double seconds, double rate);
-static void datagrams_flows(struct sockaddr_in *sin, double seconds,
-    int processes, int dns);
-static uint32_t datagrams_asked(struct sockaddr_in *sin, double seconds,
-    int dns);
-static void datagrams_answer(const char *host, const char *port);
-static void datagrams_questions(struct sockaddr_in *sin, double seconds,
-    int n);
-static int datagrams_question(char *buf, uint16_t id);
+typedef struct {
+    char                 data[DATAGRAMS_BATCH][DATAGRAMS_SIZE];
+    struct iovec         iov[DATAGRAMS_BATCH];
+    struct mmsghdr       msgs[DATAGRAMS_BATCH];
+    struct sockaddr_in   from[DATAGRAMS_BATCH];
+} datagrams_batch_t;
 
-static uint32_t datagrams_send(int s, struct sockaddr_in *sin, char what,
-    size_t size, double seconds, double rate);
-static uint32_t datagrams_ask(int s, char what);
-static int datagrams_socket(struct sockaddr_in *sin, double timeout);
-static struct sockaddr_in datagrams_address(const char *host,
-    const char *port);
-static double datagrams_now(void);
-static void datagrams_fail(const char *what) __attribute__((noreturn));
+
+static void datagrams_serve(datagrams_shared_t *sh, struct sockaddr_in *sin);
+static void datagrams_down(datagrams_shared_t *sh, int s,
+    datagrams_request_t *r);
+static void datagrams_result(datagrams_shared_t *sh, datagrams_request_t *r);
+
+static void datagrams_send(datagrams_shared_t *sh, int s,
+    struct sockaddr_in *sin, datagrams_request_t *r);
+static void datagrams_wait(datagrams_shared_t *sh, uint32_t sent,
+    uint32_t window);
+static int datagrams_receive(int s, datagrams_batch_t *b);
+static void datagrams_count(datagrams_shared_t *sh, char *data, size_t len);
+
+static datagrams_batch_t *datagrams_batch(void);
+static datagrams_shared_t *datagrams_share(const char *file);
+static datagrams_request_t datagrams_request(char **argv);
 
 
 int
 main(int argc, char **argv)
 {
-    struct sockaddr_in  sin;
+    struct sockaddr_in   sin;
+    datagrams_shared_t  *sh;
+    datagrams_request_t  r;
 
-    if (argc == 4 && strcmp(argv[1], "serve") == 0) {
-        datagrams_serve(argv[2], argv[3]);
+    (void) prctl(PR_SET_TIMERSLACK, 1);
 
-    } else if (argc == 7 && strcmp(argv[1], "up") == 0) {
-        sin = datagrams_address(argv[2], argv[3]);
-        datagrams_up(datagrams_socket(&sin, 0.1), atoi(argv[4]),
-                     atof(argv[5]), atof(argv[6]));
+    if (argc < 5) {
+        fprintf(stderr, "usage: see the head of datagrams.c\n");
+        return 2;
+    }
 
-    } else if (argc == 7 && strcmp(argv[1], "down") == 0) {
-        sin = datagrams_address(argv[2], argv[3]);
-        datagrams_down(datagrams_socket(&sin, 1), atoi(argv[4]),
-                       atof(argv[5]), atof(argv[6]));
+    sin = bench_address(argv[3], argv[4]);
+    sh = datagrams_share(argv[2]);
 
-    } else if (argc == 6 && strcmp(argv[1], "flows") == 0) {
-        sin = datagrams_address(argv[2], argv[3]);
-        datagrams_flows(&sin, atof(argv[4]), atoi(argv[5]), 0);
+    if (argc == 5 && strcmp(argv[1], "serve") == 0) {
+        datagrams_serve(sh, &sin);
 
-    } else if (argc == 6 && strcmp(argv[1], "names") == 0) {
-        sin = datagrams_address(argv[2], argv[3]);
-        datagrams_flows(&sin, atof(argv[4]), atoi(argv[5]), 1);
+    } else if (argc == 8 && strcmp(argv[1], "up") == 0) {
+        r = datagrams_request(argv + 5);
+        datagrams_send(sh, bench_socket(&sin, 0), NULL, &r);
+        datagrams_result(sh, &r);
 
-    } else if (argc == 4 && strcmp(argv[1], "answer") == 0) {
-        datagrams_answer(argv[2], argv[3]);
-
-    } else if (argc == 6 && strcmp(argv[1], "questions") == 0) {
-        sin = datagrams_address(argv[2], argv[3]);
-        datagrams_questions(&sin, atof(argv[4]), atoi(argv[5]));
+    } else if (argc == 8 && strcmp(argv[1], "down") == 0) {
+        r = datagrams_request(argv + 5);
+        datagrams_down(sh, bench_socket(&sin, 10), &r);
+        datagrams_result(sh, &r);
 
     } else {
         fprintf(stderr, "usage: see the head of datagrams.c\n");
@@ -125,435 +136,280 @@ main(int argc, char **argv)
 
 
 static void
-datagrams_serve(const char *host, const char *port)
+datagrams_serve(datagrams_shared_t *sh, struct sockaddr_in *sin)
 {
-    int                   s;
-    char                  buf[DATAGRAMS_MAX];
-    ssize_t               n;
-    uint32_t              count;
-    socklen_t             len;
-    struct sockaddr_in    sin;
+    int                   i, n, s;
+    datagrams_batch_t    *b;
     datagrams_request_t   r;
 
-    sin = datagrams_address(host, port);
-    s = datagrams_socket(NULL, 0);
-
-    if (bind(s, (struct sockaddr *) &sin, sizeof(sin)) == -1) {
-        datagrams_fail("bind");
-    }
-
-    for (count = 0 ;; ) {
-        len = sizeof(sin);
-        n = recvfrom(s, buf, sizeof(buf), 0, (struct sockaddr *) &sin, &len);
-
-        if (n <= 0) {
-            continue;
-        }
-
-        switch (buf[0]) {
-
-        case 's':
-            count++;
-            break;
-
-        case 'z':
-            count = 0;
-            /* fall through */
-
-        case 'q':
-            memcpy(buf + 1, &count, sizeof(count));
-            (void) sendto(s, buf, 1 + sizeof(count), 0,
-                          (struct sockaddr *) &sin, len);
-            break;
-
-        case 'd':
-            memcpy(&r, buf, sizeof(r));
-            count = datagrams_send(s, &sin, 's', r.size, r.ms / 1e3, r.rate);
-            break;
-
-        default:
-            (void) sendto(s, buf, n, 0, (struct sockaddr *) &sin, len);
-        }
-    }
-}
-
-
-static void
-datagrams_up(int s, size_t size, double seconds, double rate)
-{
-    uint32_t  sent, count;
-
-    (void) datagrams_ask(s, 'z');
-
-    sent = datagrams_send(s, NULL, 's', size, seconds, rate);
-
-    /* what is on the way */
-    usleep(300000);
-
-    count = datagrams_ask(s, 'q');
-
-    printf("%.1f %.1f\n", count / seconds, sent / seconds);
-}
-
-
-static void
-datagrams_down(int s, size_t size, double seconds, double rate)
-{
-    char                  buf[DATAGRAMS_MAX];
-    double                end;
-    ssize_t               n;
-    uint32_t              count;
-    datagrams_request_t   r;
-
-    r.what = 'd';
-    r.size = (uint32_t) size;
-    r.ms = (uint32_t) (seconds * 1e3);
-    r.rate = (uint32_t) rate;
-
-    if (send(s, &r, sizeof(r), 0) == -1) {
-        datagrams_fail("send");
-    }
-
-    end = datagrams_now() + seconds + 2;
-
-    for (count = 0; datagrams_now() < end; /* void */ ) {
-        n = recv(s, buf, sizeof(buf), 0);
-
-        if (n > 0 && buf[0] == 's') {
-            count++;
-
-        } else if (n == -1 && count != 0) {
-            break;
-        }
-    }
-
-    printf("%.1f %.1f\n", count / seconds, datagrams_ask(s, 'q') / seconds);
-}
-
-
-static void
-datagrams_flows(struct sockaddr_in *sin, double seconds, int processes,
-    int dns)
-{
-    int       i, fd[2];
-    double    start;
-    uint32_t  n, total;
-
-    if (pipe(fd) == -1) {
-        datagrams_fail("pipe");
-    }
-
-    start = datagrams_now();
-
-    for (i = 0; i < processes; i++) {
-
-        switch (fork()) {
-
-        case -1:
-            datagrams_fail("fork");
-
-        case 0:
-            n = datagrams_asked(sin, seconds, dns);
-            _exit(write(fd[1], &n, sizeof(n)) == sizeof(n) ? 0 : 1);
-        }
-    }
-
-    (void) close(fd[1]);
-
-    for (total = 0; read(fd[0], &n, sizeof(n)) == sizeof(n); total += n) {
-        processes--;
-    }
-
-    while (wait(&i) != -1) {
-        processes += (i != 0);
-    }
-
-    if (processes != 0) {
-        fprintf(stderr, "datagrams: a process failed\n");
-        exit(1);
-    }
-
-    printf("%.1f\n", total / (datagrams_now() - start));
-}
-
-
-/* those that were answered */
-
-static uint32_t
-datagrams_asked(struct sockaddr_in *sin, double seconds, int dns)
-{
-    int       s, size;
-    char      buf[512];
-    double    end;
-    uint32_t  n;
-
-    end = datagrams_now() + seconds;
-    memset(buf, 'e', sizeof(buf));
-    size = 64;
-
-    for (n = 0; datagrams_now() < end; /* void */ ) {
-        s = datagrams_socket(sin, 1);
-
-        if (dns) {
-            size = datagrams_question(buf, (uint16_t) n);
-        }
-
-        if (send(s, buf, size, 0) == size
-            && recv(s, buf, sizeof(buf), 0) >= size
-            && (!dns || (buf[2] & 0x80)))
-        {
-            n++;
-        }
-
-        (void) close(s);
-    }
-
-    return n;
-}
-
-
-/* what any server of DNS has to do at least: read, and write */
-
-static void
-datagrams_answer(const char *host, const char *port)
-{
-    int                  s;
-    char                 buf[512];
-    ssize_t              n;
-    socklen_t            len;
-    struct sockaddr_in   sin;
-
-    sin = datagrams_address(host, port);
-    s = datagrams_socket(NULL, 0);
-
-    if (bind(s, (struct sockaddr *) &sin, sizeof(sin)) == -1) {
-        datagrams_fail("bind");
-    }
+    b = datagrams_batch();
+    s = bench_server(sin);
 
     for ( ;; ) {
-        len = sizeof(sin);
-        n = recvfrom(s, buf, sizeof(buf), 0, (struct sockaddr *) &sin, &len);
-
-        if (n < 12) {
-            continue;
-        }
-
-        buf[2] |= 0x80;
-        (void) sendto(s, buf, n, 0, (struct sockaddr *) &sin, len);
-    }
-}
-
-
-static void
-datagrams_questions(struct sockaddr_in *sin, double seconds, int n)
-{
-    int             i, k, size;
-    char            buf[512];
-    double          start;
-    ssize_t         len;
-    uint16_t        id;
-    uint32_t        count;
-    struct pollfd   fds[DATAGRAMS_SOCKETS];
-
-    if (n < 1 || n > DATAGRAMS_SOCKETS) {
-        datagrams_fail("questions");
-    }
-
-    id = 0;
-    start = datagrams_now();
-
-    for (i = 0; i < n; i++) {
-        fds[i].fd = datagrams_socket(sin, 1);
-        fds[i].events = POLLIN;
-
-        for (k = 0; k < DATAGRAMS_WINDOW; k++) {
-            size = datagrams_question(buf, id++);
-            (void) send(fds[i].fd, buf, size, 0);
-        }
-    }
-
-    for (count = 0; datagrams_now() - start < seconds; /* void */ ) {
-
-        if (poll(fds, n, 100) <= 0) {
-
-            /* all that was under way is lost */
-
-            for (i = 0; i < n; i++) {
-                size = datagrams_question(buf, id++);
-                (void) send(fds[i].fd, buf, size, 0);
-            }
-
-            continue;
-        }
+        n = datagrams_receive(s, b);
 
         for (i = 0; i < n; i++) {
 
-            while ((fds[i].revents & POLLIN)
-                   && (len = recv(fds[i].fd, buf, sizeof(buf), MSG_DONTWAIT))
-                      > 0)
-            {
-                count += (len >= 12 && (buf[2] & 0x80));
+            switch (b->data[i][0]) {
 
-                size = datagrams_question(buf, id++);
-                (void) send(fds[i].fd, buf, size, 0);
+            case 's':
+                datagrams_count(sh, b->data[i], b->msgs[i].msg_len);
+                break;
+
+            case 'd':
+                memcpy(&r, b->data[i], sizeof(r));
+                datagrams_send(sh, s, &b->from[i], &r);
+                break;
+
+            default:
+                b->iov[i].iov_len = b->msgs[i].msg_len;
+                (void) sendmsg(s, &b->msgs[i].msg_hdr, 0);
             }
         }
     }
-
-    printf("%.1f\n", count / (datagrams_now() - start));
 }
 
 
-/* the address of www.example.com, and its length */
-
-static int
-datagrams_question(char *buf, uint16_t id)
+static void
+datagrams_down(datagrams_shared_t *sh, int s, datagrams_request_t *r)
 {
-    static const char  question[] =
-        "\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1";
+    int                 i, n;
+    double              end;
+    uint32_t            done;
+    datagrams_batch_t  *b;
 
-    memcpy(buf, &id, 2);
-    memcpy(buf + 2, question, sizeof(question) - 1);
+    b = datagrams_batch();
+    bench_buffer(s);
 
-    return 2 + sizeof(question) - 1;
-}
+    done = __atomic_load_n(&sh->done, __ATOMIC_ACQUIRE);
+    end = bench_now() + r->ms / 1e3 + 5;
 
-
-/* at the rate, in steps that are as long as the clock allows */
-
-static uint32_t
-datagrams_send(int s, struct sockaddr_in *sin, char what, size_t size,
-    double seconds, double rate)
-{
-    char             data[DATAGRAMS_MAX];
-    int              i, n;
-    double           start, now;
-    uint32_t         sent;
-    struct iovec     iov;
-    struct mmsghdr   msgs[DATAGRAMS_BATCH];
-
-    memset(data, what, size);
-    memset(msgs, 0, sizeof(msgs));
-
-    iov.iov_base = data;
-    iov.iov_len = size;
-
-    for (i = 0; i < DATAGRAMS_BATCH; i++) {
-        msgs[i].msg_hdr.msg_name = sin;
-        msgs[i].msg_hdr.msg_namelen = sin ? sizeof(*sin) : 0;
-        msgs[i].msg_hdr.msg_iov = &iov;
-        msgs[i].msg_hdr.msg_iovlen = 1;
+    if (send(s, r, sizeof(*r), 0) == -1) {
+        bench_fail("send");
     }
 
-    start = datagrams_now();
+    while (__atomic_load_n(&sh->done, __ATOMIC_ACQUIRE) == done) {
+        n = datagrams_receive(s, b);
 
-    for (sent = 0; (now = datagrams_now() - start) < seconds; /* void */ ) {
+        for (i = 0; i < n; i++) {
+            datagrams_count(sh, b->data[i], b->msgs[i].msg_len);
+        }
 
-        if (rate != 0 && sent > now * rate) {
-            usleep(50);
+        if (bench_now() > end) {
+            errno = ETIMEDOUT;
+            bench_fail("down");
+        }
+    }
+}
+
+
+static void
+datagrams_result(datagrams_shared_t *sh, datagrams_request_t *r)
+{
+    if (sh->count == 0) {
+        errno = ETIMEDOUT;
+        bench_fail("no datagram came");
+    }
+
+    printf("%.1f %.6f\n", sh->count / (r->ms / 1e3),
+           1 - (double) sh->count / sh->sent);
+}
+
+
+static void
+datagrams_send(datagrams_shared_t *sh, int s, struct sockaddr_in *sin,
+    datagrams_request_t *r)
+{
+    int                 i, n;
+    double              start, now;
+    uint32_t            sent;
+    datagrams_head_t    head;
+    datagrams_batch_t  *b;
+
+    b = datagrams_batch();
+
+    for (i = 0; i < DATAGRAMS_BATCH; i++) {
+        b->msgs[i].msg_hdr.msg_name = sin;
+        b->msgs[i].msg_hdr.msg_namelen = (sin != NULL) ? sizeof(*sin) : 0;
+        b->iov[i].iov_len = r->size;
+    }
+
+    head.what = 's';
+    head.run = sh->run + 1;
+
+    sh->seen = 0;
+    sh->count = 0;
+    __atomic_store_n(&sh->run, head.run, __ATOMIC_RELEASE);
+
+    start = bench_now();
+    sent = 0;
+
+    for ( ;; ) {
+        datagrams_wait(sh, sent, DATAGRAMS_WINDOW - DATAGRAMS_BATCH);
+        now = bench_now() - start;
+
+        if (now >= r->ms / 1e3) {
+            break;
+        }
+
+        if (r->rate != 0 && sent > now * r->rate) {
+            usleep(20);
             continue;
         }
 
-        n = sendmmsg(s, msgs, DATAGRAMS_BATCH, 0);
+        for (i = 0; i < DATAGRAMS_BATCH; i++) {
+            head.number = sent + i;
+            memcpy(b->data[i], &head, sizeof(head));
+        }
+
+        n = sendmmsg(s, b->msgs, DATAGRAMS_BATCH, 0);
 
         if (n > 0) {
             sent += n;
         }
     }
 
-    return sent;
+    datagrams_wait(sh, sent, 0);
+    free(b);
+
+    sh->sent = sent;
+    __atomic_store_n(&sh->done, head.run, __ATOMIC_RELEASE);
 }
 
 
-static uint32_t
-datagrams_ask(int s, char what)
+/* until no more than a window is on the way, or the rest of it is lost */
+
+static void
+datagrams_wait(datagrams_shared_t *sh, uint32_t sent, uint32_t window)
 {
-    char      buf[DATAGRAMS_MAX];
-    int       i;
-    ssize_t   n;
-    uint32_t  count;
+    double    end;
+    uint32_t  seen, last;
 
-    for (i = 0; i < DATAGRAMS_TRIES; i++) {
+    last = 0;
+    end = bench_now() + DATAGRAMS_LOST;
 
-        if (send(s, &what, 1, 0) == -1) {
-            continue;
+    for ( ;; ) {
+        seen = __atomic_load_n(&sh->seen, __ATOMIC_ACQUIRE);
+
+        if (sent - seen <= window) {
+            return;
         }
 
-        do {
-            n = recv(s, buf, sizeof(buf), 0);
-        } while (n > 0 && buf[0] != what);
+        if (seen != last) {
+            end = bench_now() + DATAGRAMS_LOST;
+            last = seen;
 
-        if (n == 1 + sizeof(count)) {
-            memcpy(&count, buf + 1, sizeof(count));
-            return count;
+        } else if (bench_now() > end) {
+            return;
         }
+
+        usleep(20);
     }
-
-    datagrams_fail("no answer");
 }
 
 
 static int
-datagrams_socket(struct sockaddr_in *sin, double timeout)
+datagrams_receive(int s, datagrams_batch_t *b)
 {
-    int             s, size;
-    struct timeval  tv;
+    int  i;
 
-    size = DATAGRAMS_BUFFER;
-    tv.tv_sec = (time_t) timeout;
-    tv.tv_usec = (suseconds_t) ((timeout - tv.tv_sec) * 1e6);
-
-    s = socket(AF_INET, SOCK_DGRAM, 0);
-
-    if (s == -1
-        || setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == -1
-        || (sin != NULL
-            && connect(s, (struct sockaddr *) sin, sizeof(*sin)) == -1))
-    {
-        datagrams_fail("socket");
+    for (i = 0; i < DATAGRAMS_BATCH; i++) {
+        b->msgs[i].msg_hdr.msg_name = &b->from[i];
+        b->msgs[i].msg_hdr.msg_namelen = sizeof(b->from[i]);
+        b->iov[i].iov_len = DATAGRAMS_SIZE;
     }
 
-    if (setsockopt(s, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) == -1) {
-        (void) setsockopt(s, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-    }
-
-    return s;
-}
-
-
-static struct sockaddr_in
-datagrams_address(const char *host, const char *port)
-{
-    struct sockaddr_in  sin;
-
-    memset(&sin, 0, sizeof(sin));
-
-    sin.sin_family = AF_INET;
-    sin.sin_port = htons((uint16_t) atoi(port));
-
-    if (inet_pton(AF_INET, host, &sin.sin_addr) != 1) {
-        fprintf(stderr, "datagrams: \"%s\" is not an address\n", host);
-        exit(2);
-    }
-
-    return sin;
-}
-
-
-static double
-datagrams_now(void)
-{
-    struct timespec  ts;
-
-    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
-
-    return ts.tv_sec + ts.tv_nsec / 1e9;
+    return recvmmsg(s, b->msgs, DATAGRAMS_BATCH, MSG_WAITFORONE, NULL);
 }
 
 
 static void
-datagrams_fail(const char *what)
+datagrams_count(datagrams_shared_t *sh, char *data, size_t len)
 {
-    fprintf(stderr, "datagrams: %s: %s\n", what, strerror(errno));
-    exit(1);
+    datagrams_head_t  head;
+
+    if (len < sizeof(head)) {
+        return;
+    }
+
+    memcpy(&head, data, sizeof(head));
+
+    if (head.what != 's'
+        || head.run != __atomic_load_n(&sh->run, __ATOMIC_ACQUIRE))
+    {
+        return;
+    }
+
+    sh->count++;
+
+    if (head.number >= sh->seen) {
+        __atomic_store_n(&sh->seen, head.number + 1, __ATOMIC_RELEASE);
+    }
+}
+
+
+static datagrams_batch_t *
+datagrams_batch(void)
+{
+    int                 i;
+    datagrams_batch_t  *b;
+
+    b = calloc(1, sizeof(datagrams_batch_t));
+    if (b == NULL) {
+        bench_fail("calloc");
+    }
+
+    for (i = 0; i < DATAGRAMS_BATCH; i++) {
+        b->iov[i].iov_base = b->data[i];
+        b->msgs[i].msg_hdr.msg_iov = &b->iov[i];
+        b->msgs[i].msg_hdr.msg_iovlen = 1;
+    }
+
+    return b;
+}
+
+
+static datagrams_shared_t *
+datagrams_share(const char *file)
+{
+    int    fd;
+    void  *p;
+
+    fd = open(file, O_RDWR|O_CREAT, 0600);
+
+    if (fd == -1 || ftruncate(fd, sizeof(datagrams_shared_t)) == -1) {
+        bench_fail(file);
+    }
+
+    p = mmap(NULL, sizeof(datagrams_shared_t), PROT_READ|PROT_WRITE,
+             MAP_SHARED, fd, 0);
+
+    if (p == MAP_FAILED) {
+        bench_fail("mmap");
+    }
+
+    (void) close(fd);
+
+    return p;
+}
+
+
+static datagrams_request_t
+datagrams_request(char **argv)
+{
+    datagrams_request_t  r;
+
+    r.what = 'd';
+    r.size = (uint32_t) atoi(argv[0]);
+    r.ms = (uint32_t) (atof(argv[1]) * 1e3);
+    r.rate = (uint32_t) atoi(argv[2]);
+
+    if (r.size < sizeof(datagrams_head_t) || r.size > DATAGRAMS_SIZE
+        || r.ms == 0)
+    {
+        fprintf(stderr, "datagrams: invalid size or time\n");
+        exit(2);
+    }
+
+    return r;
 }
