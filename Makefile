@@ -157,8 +157,8 @@ bench: build				## speed, against nginx behind nft REDIRECT
 	@LWIP_LIB=$(OBJS)/addon/lwip/liblwip.a t/bench/bench
 	@t/bench/chart
 
-chart:					## what bench drew, for the README
-	cp build/bench.svg t/bench/speed.svg
+chart:					## t/bench/speed.svg of what bench measured
+	@t/bench/chart $(BUILD)/bench.jsonl t/bench/speed.svg
 
 install: build				## put the module into Debian's nginx
 	@DESTDIR="$(DESTDIR)" misc/install $(TARGET)
