@@ -20,6 +20,7 @@ typedef struct {
 
 typedef struct {
     ngx_str_t               *name;
+    ngx_uint_t               stack;
     ngx_uint_t               workers;
     ngx_tun_stat_t          *stat;       /* one for each of them */
     ngx_tun_stat_t           total;
@@ -98,7 +99,8 @@ static const ngx_http_tun_status_counter_t  ngx_http_tun_status_counters[] = {
     ngx_http_tun_status_limit(limited_udp_flows, NGX_TUN_LIMIT_UDP_FLOWS),
     ngx_http_tun_status_limit(limited_memory, NGX_TUN_LIMIT_MEMORY),
     ngx_http_tun_status_limit(limited_connections, NGX_TUN_LIMIT_CONNECTIONS),
-    ngx_http_tun_status_limit(limited_descriptors, NGX_TUN_LIMIT_DESCRIPTORS)
+    ngx_http_tun_status_limit(limited_descriptors, NGX_TUN_LIMIT_DESCRIPTORS),
+    ngx_http_tun_status_limit(limited_tuples, NGX_TUN_LIMIT_TUPLES)
 };
 
 
@@ -284,6 +286,7 @@ ngx_http_tun_status_read_tun(ngx_http_tun_status_t *status,
     ngx_atomic_uint_t  value;
 
     status->name = &st->conf.device.name;
+    status->stack = st->conf.stack;
     status->workers = ngx_http_tun_status_workers(st);
 
     status->stat = ngx_palloc(pool, status->workers * sizeof(ngx_tun_stat_t));
@@ -350,7 +353,7 @@ ngx_http_tun_status_size(ngx_array_t *tuns)
            + ngx_stream_tun_dns_json_size((ngx_cycle_t *) ngx_cycle);
 
     for (i = 0; i < tuns->nelts; i++) {
-        size += sizeof("{\"name\":\"\",\"stack\":\"lwip\",\"total\":,"
+        size += sizeof("{\"name\":\"\",\"stack\":\"system\",\"total\":,"
                        "\"workers\":[]},")
                 + status[i].name->len
                 + ngx_escape_json(NULL, status[i].name->data,
@@ -396,7 +399,8 @@ ngx_http_tun_status_tun(u_char *p, ngx_http_tun_status_t *tun)
 
     p = ngx_sprintf(p, "{\"name\":\"");
     p = (u_char *) ngx_escape_json(p, tun->name->data, tun->name->len);
-    p = ngx_sprintf(p, "\",\"stack\":\"lwip\",\"total\":");
+    p = ngx_sprintf(p, "\",\"stack\":\"%s\",\"total\":",
+                    (tun->stack == NGX_TUN_STACK_SYSTEM) ? "system" : "lwip");
     p = ngx_http_tun_status_stat(p, &tun->total);
     p = ngx_sprintf(p, ",\"workers\":[");
 

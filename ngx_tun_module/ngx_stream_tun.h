@@ -20,6 +20,9 @@
 #define NGX_STREAM_TUN_CONF  0x10000000
 
 
+typedef struct ngx_stream_tun_table_s  ngx_stream_tun_table_t;
+
+
 /* a `tun` block, and what runs by it in this cycle */
 
 typedef struct {
@@ -33,6 +36,11 @@ typedef struct {
     ngx_tun_stat_t              *stat;       /* one for each worker */
     ngx_atomic_t                *generation; /* counts the cycles */
     ngx_tun_t                   *tun;        /* in a worker */
+
+    ngx_uint_t                   stack;      /* conf.stack if it works */
+    ngx_uint_t                   fallback;   /* unsigned  fallback:1; */
+    ngx_stream_tun_table_t      *tables[2];  /* of the system stack */
+    ngx_tun_system_t            *system;     /* in a worker */
 
     ngx_cycle_t                 *cycle;
     u_char                      *file;
@@ -150,6 +158,35 @@ char *ngx_stream_tun_route_table(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_stream_tun_init_route(ngx_conf_t *cf, ngx_stream_tun_t *st,
     ngx_stream_tun_main_conf_t *tmcf);
 
+/* ngx_stream_tun_system.c */
+
+char *ngx_stream_tun_stack(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* At the end of a block: where its listeners are. */
+char *ngx_stream_tun_system_check(ngx_conf_t *cf, ngx_stream_tun_t *st);
+
+/* At postconfiguration: listenings of all devices. */
+ngx_int_t ngx_stream_tun_init_system(ngx_conf_t *cf,
+    ngx_stream_tun_main_conf_t *tmcf);
+
+/* A test of the configuration does not bind. */
+void ngx_stream_tun_system_ignore(ngx_stream_tun_t *st);
+
+/* What was chosen at the start stays: NGX_OK, or NGX_ERROR after a line. */
+ngx_int_t ngx_stream_tun_system_reload(ngx_stream_tun_t *st,
+    ngx_stream_tun_t *old, ngx_log_t *log);
+
+/* After the device was opened: tables and sockets. */
+ngx_int_t ngx_stream_tun_system_open(ngx_stream_tun_t *st,
+    ngx_stream_tun_t *old, ngx_log_t *log);
+
+/* At the first start: does it work? */
+void ngx_stream_tun_system_test(ngx_stream_tun_t *st, ngx_log_t *log);
+
+/* In each worker. */
+ngx_int_t ngx_stream_tun_system_start(ngx_stream_tun_t *st,
+    ngx_cycle_t *cycle);
+
 /* ngx_stream_tun_session.c */
 
 /* The handler of our listenings: a connection becomes a session. */
@@ -161,6 +198,10 @@ void ngx_stream_tun_init_sessions(ngx_conf_t *cf,
 
 /* After the phases are set up. */
 void ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
+
+/* Did the kernel answer before there was a session? */
+#define ngx_stream_tun_by_kernel(c)                                           \
+    (ngx_tun_connection_conf(c)->stack == NGX_TUN_STACK_SYSTEM)
 
 /* Does the session come through a device? */
 #define ngx_stream_tun_session(s)                                             \

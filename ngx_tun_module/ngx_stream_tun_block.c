@@ -246,7 +246,7 @@ ngx_stream_tun_check(ngx_conf_t *cf, ngx_stream_tun_t *st)
         return NGX_CONF_ERROR;
     }
 
-    return NGX_CONF_OK;
+    return ngx_stream_tun_system_check(cf, st);
 }
 
 

@@ -17,6 +17,8 @@ static ngx_int_t ngx_stream_tun_listen_ports(u_char *p, u_char *last,
     ngx_tun_listen_t *listen);
 static ngx_int_t ngx_stream_tun_listen_text(ngx_conf_t *cf,
     ngx_stream_tun_listen_t *stl);
+static ngx_int_t ngx_stream_tun_check_accept(ngx_conf_t *cf,
+    ngx_stream_tun_t *st, ngx_stream_tun_listen_t *stl);
 static void ngx_stream_tun_init_listening(ngx_conf_t *cf,
     ngx_stream_tun_listen_t *stl);
 static ngx_stream_tun_t *ngx_stream_tun_find(ngx_stream_tun_main_conf_t *tmcf,
@@ -288,6 +290,10 @@ ngx_stream_tun_init_listens(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
             return NGX_ERROR;
         }
 
+        if (ngx_stream_tun_check_accept(cf, st, stl) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         ngx_stream_tun_init_listening(cf, stl);
 
         if (stl->listen.relay && stl->listen.type != SOCK_DGRAM) {
@@ -326,6 +332,31 @@ ngx_stream_tun_init_listens(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
     }
 
     return ngx_stream_tun_init_ssl(cf, tmcf);
+}
+
+
+static ngx_int_t
+ngx_stream_tun_check_accept(ngx_conf_t *cf, ngx_stream_tun_t *st,
+    ngx_stream_tun_listen_t *stl)
+{
+    ngx_stream_tun_srv_conf_t  *tscf;
+
+    tscf = stl->ctx->srv_conf[ngx_stream_tun_module.ctx_index];
+
+    if (st->stack != NGX_TUN_STACK_SYSTEM
+        || stl->listen.type == SOCK_DGRAM
+        || tscf->accept != NGX_STREAM_TUN_CONNECTED)
+    {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "\"tun_accept connected\" cannot be had with "
+                  "\"stack system\" of tun \"%V\", where the kernel answers "
+                  "first, for \"tun_listen %V\" in %s:%ui",
+                  &stl->device, &stl->text, stl->file, stl->line);
+
+    return NGX_ERROR;
 }
 
 

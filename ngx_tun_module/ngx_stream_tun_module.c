@@ -20,12 +20,6 @@ static ngx_stream_tun_main_conf_t *ngx_stream_tun_cycle_conf(
     ngx_cycle_t *cycle);
 
 
-static ngx_conf_enum_t  ngx_stream_tun_stacks[] = {
-    { ngx_string("lwip"), NGX_TUN_STACK_LWIP },
-    { ngx_null_string, 0 }
-};
-
-
 static ngx_conf_enum_t  ngx_stream_tun_icmps[] = {
     { ngx_string("reply"), NGX_TUN_ICMP_REPLY },
     { ngx_string("forward"), NGX_TUN_ICMP_FORWARD },
@@ -103,11 +97,11 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       NULL },
 
     { ngx_string("stack"),
-      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      NGX_STREAM_TUN_CONF|NGX_CONF_1MORE,
+      ngx_stream_tun_stack,
       NGX_STREAM_MAIN_CONF_OFFSET,
-      offsetof(ngx_stream_tun_t, conf.stack),
-      &ngx_stream_tun_stacks },
+      0,
+      NULL },
 
     { ngx_string("icmp"),
       NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
@@ -311,8 +305,9 @@ ngx_stream_tun_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_stream_tun_srv_conf_t *prev = parent;
     ngx_stream_tun_srv_conf_t *conf = child;
 
-    ngx_conf_merge_uint_value(conf->accept, prev->accept,
-                              NGX_STREAM_TUN_CONNECTED);
+    /* unset is "connected" where that can be had */
+
+    ngx_conf_merge_uint_value(conf->accept, prev->accept, NGX_CONF_UNSET_UINT);
 
     return NGX_CONF_OK;
 }
@@ -324,6 +319,10 @@ ngx_stream_tun_postconfiguration(ngx_conf_t *cf)
     ngx_stream_tun_main_conf_t  *tmcf;
 
     tmcf = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_tun_module);
+
+    if (ngx_stream_tun_init_system(cf, tmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     if (tmcf->listens.nelts == 0) {
         return NGX_OK;
@@ -356,6 +355,11 @@ ngx_stream_tun_init_module(ngx_cycle_t *cycle)
 
     for (i = 0; i < tmcf->tuns.nelts; i++) {
         ngx_tun_device_commit(&stp[i]->device, stp[i]->old, cycle->log);
+
+        if (stp[i]->old == NULL && stp[i]->stack == NGX_TUN_STACK_SYSTEM) {
+            ngx_stream_tun_system_test(stp[i], cycle->log);
+        }
+
         stp[i]->old = NULL;
 
         /* the workers of the previous cycle stop to read */
@@ -404,6 +408,10 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
     for (i = 0; i < tmcf->tuns.nelts; i++) {
         st = stp[i];
 
+        if (ngx_stream_tun_system_start(st, cycle) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         if (ngx_worker >= st->conf.device.queues) {
             continue;
         }
@@ -415,6 +423,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.stat = &st->stat[ngx_worker];
         options.generation = st->generation;
         options.icmp = (st->icmp != NULL) ? &st->icmp[ngx_worker] : NULL;
+        options.system = st->system;
         options.part = i * ccf->worker_processes + ngx_worker;
 
         st->tun = ngx_tun_open(&options, cycle);
@@ -443,6 +452,10 @@ ngx_stream_tun_exit_process(ngx_cycle_t *cycle)
     stp = tmcf->tuns.elts;
 
     for (i = 0; i < tmcf->tuns.nelts; i++) {
+        if (stp[i]->system != NULL) {
+            ngx_tun_system_abort(stp[i]->system);
+        }
+
         if (stp[i]->tun != NULL) {
             ngx_tun_close(stp[i]->tun);
             stp[i]->tun = NULL;

@@ -12,6 +12,8 @@ static ngx_int_t ngx_stream_tun_filter(ngx_stream_session_t *s,
     ngx_chain_t *in, ngx_uint_t from_upstream);
 static ngx_int_t ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
     ngx_stream_phase_handler_t *ph);
+static ngx_int_t ngx_stream_tun_sent(ngx_stream_session_t *s,
+    ngx_uint_t last, ngx_uint_t from_upstream, ngx_int_t rc);
 static ngx_uint_t ngx_stream_tun_alive(ngx_connection_t *c,
     ngx_atomic_uint_t number);
 
@@ -84,7 +86,8 @@ ngx_stream_tun_content_handler(ngx_stream_session_t *s)
 
     if (!ngx_stream_tun_session(s)
         || c->type == SOCK_DGRAM
-        || tscf->accept == NGX_STREAM_TUN_EARLY)
+        || tscf->accept == NGX_STREAM_TUN_EARLY
+        || ngx_stream_tun_by_kernel(c))
     {
         tscf->content_handler(s);
         return;
@@ -113,33 +116,64 @@ static ngx_int_t
 ngx_stream_tun_filter(ngx_stream_session_t *s, ngx_chain_t *in,
     ngx_uint_t from_upstream)
 {
+    ngx_int_t               rc;
+    ngx_uint_t              last;
     ngx_chain_t            *cl;
     ngx_stream_upstream_t  *u;
 
-    u = s->upstream;
-
-    if (u == NULL || !u->connected || !ngx_stream_tun_session(s)) {
+    if (!ngx_stream_tun_session(s)) {
         return ngx_stream_tun_next_filter(s, in, from_upstream);
     }
 
     if (s->connection->type == SOCK_DGRAM) {
-        return ngx_stream_tun_udp_filter(s, in, from_upstream);
+        u = s->upstream;
+
+        return (u != NULL && u->connected)
+               ? ngx_stream_tun_udp_filter(s, in, from_upstream)
+               : ngx_stream_tun_next_filter(s, in, from_upstream);
     }
 
-    ngx_tun_answer(s->connection);
+    for (last = 0, cl = in; cl != NULL; cl = cl->next) {
+        last |= cl->buf->last_buf;
+    }
 
-    if (from_upstream && u->peer.connection->read->error) {
+    u = s->upstream;
+
+    if (u != NULL && u->connected) {
+
+        ngx_tun_answer(s->connection);
 
         /* the upstream ended by a reset, and so does the client */
 
-        for (cl = in; cl != NULL; cl = cl->next) {
-            if (cl->buf->last_buf) {
-                ngx_tun_reset_after(s->connection);
-            }
+        if (from_upstream && last && u->peer.connection->read->error) {
+            ngx_tun_reset_after(s->connection);
         }
     }
 
-    return ngx_stream_tun_next_filter(s, in, from_upstream);
+    rc = ngx_stream_tun_next_filter(s, in, from_upstream);
+
+    return ngx_stream_tun_sent(s, last, from_upstream, rc);
+}
+
+
+static ngx_int_t
+ngx_stream_tun_sent(ngx_stream_session_t *s, ngx_uint_t last,
+    ngx_uint_t from_upstream, ngx_int_t rc)
+{
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    if (from_upstream) {
+        return (ngx_tun_sent(c, last, rc == NGX_OK) == NGX_OK) ? rc
+                                                               : NGX_ERROR;
+    }
+
+    if (last && !c->read->error && ngx_stream_tun_by_kernel(c)) {
+        ngx_tun_finish_after(c);
+    }
+
+    return rc;
 }
 
 

@@ -278,6 +278,8 @@ ngx_stream_tun_ssl_handshake_failed(ngx_connection_t *c)
 static void
 ngx_stream_tun_ssl_handshake_done(ngx_connection_t *c)
 {
+    c->need_last_buf = 1;
+
     c->recv = ngx_stream_tun_ssl_recv;
     c->send_chain = ngx_stream_tun_ssl_send_chain;
 

@@ -122,7 +122,8 @@ ngx_stream_tun_variable(ngx_stream_session_t *s,
         break;
 
     case NGX_STREAM_TUN_STACK:
-        p = ngx_sprintf(p, "lwip");
+        p = ngx_sprintf(p, (conf->stack == NGX_TUN_STACK_SYSTEM) ? "system"
+                                                                 : "lwip");
         break;
 
     default: /* NGX_STREAM_TUN_NAME */

@@ -83,10 +83,13 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
 
     if (ngx_test_config) {
         ngx_stream_tun_ignore_listenings(st);
+        ngx_stream_tun_system_ignore(st);
         return NGX_OK;
     }
 
-    if (ngx_stream_tun_init_stat(st, zone) != NGX_OK) {
+    if (ngx_stream_tun_init_stat(st, zone) != NGX_OK
+        || ngx_stream_tun_system_reload(st, old, log) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -123,7 +126,9 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
                                                      : 0,
                                        st->cycle->pool, log);
 
-    if (st->handoff == NULL) {
+    if (st->handoff == NULL
+        || ngx_stream_tun_system_open(st, old, log) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

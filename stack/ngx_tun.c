@@ -58,6 +58,7 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     tun->handoff = options->handoff;
     tun->stat = options->stat;
     tun->generation = options->generation;
+    tun->system = options->system;
     tun->own_generation = *options->generation;
     tun->cycle = cycle;
     tun->log = cycle->log;
@@ -105,6 +106,10 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
         || ngx_tun_open_handoff(tun) != NGX_OK)
     {
         goto failed;
+    }
+
+    if (tun->system != NULL) {
+        ngx_tun_system_open(tun);
     }
 
     return tun;
@@ -303,6 +308,7 @@ ngx_tun_close(ngx_tun_t *tun)
 {
     if (tun->connection != NULL) {
         ngx_tun_reset_flows(tun);
+        ngx_tun_system_close(tun);
         ngx_tun_count(tun);
 
         if (tun->flush.posted) {
@@ -566,6 +572,13 @@ ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
         || ngx_tun_packet_check_addresses(&pkt) != NGX_TUN_PACKET_OK)
     {
         (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
+        return NGX_OK;
+    }
+
+    if (tun->system != NULL
+        && ngx_tun_system_input(tun, &pkt, buf->data, len, info->trusted)
+           == NGX_OK)
+    {
         return NGX_OK;
     }
 

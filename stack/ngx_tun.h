@@ -16,6 +16,7 @@
 #include <ngx_tun_handoff.h>
 #include <ngx_tun_icmp_socket.h>
 #include <ngx_tun_limit.h>
+#include <ngx_tun_nat.h>
 
 
 /*
@@ -27,10 +28,14 @@
  * epoll (read->active and write->active are set), and its c->fd is only there
  * for nginx to peek at and to close.  Its addresses are the application's and
  * the ones that the application asked for.
+ *
+ * With the system stack it is an accepted one of the kernel, by a listener of
+ * the caller; ngx_tun_system_accept() gives it those addresses.
  */
 
 
 #define NGX_TUN_STACK_LWIP    0
+#define NGX_TUN_STACK_SYSTEM  1
 
 /* what becomes of a ping */
 #define NGX_TUN_ICMP_REPLY    0
@@ -116,6 +121,16 @@ typedef struct {
 } ngx_tun_fragments_conf_t;
 
 
+/* the system stack of one family: a listener, and tuples that connect to it */
+
+typedef struct {
+    ngx_tun_nat_conf_t      nat;
+    u_char                  addr[16];      /* of the listener */
+    in_port_t               port;          /* 0: the family is not served */
+    void                   *memory;        /* of the table, shared */
+} ngx_tun_system_conf_t;
+
+
 typedef struct {
     ngx_tun_device_conf_t   device;
     ngx_uint_t              stack;         /* NGX_TUN_STACK_* */
@@ -129,6 +144,7 @@ typedef struct {
     ngx_int_t               max_udp_source_flows;  /* 0: half of them */
     ngx_msec_t              udp_timeout;
     ngx_tun_fragments_conf_t  fragments;
+    ngx_tun_system_conf_t   system[2];     /* of IPv4 and IPv6 */
 
     ngx_array_t             listens;       /* ngx_tun_listen_t, sorted */
 } ngx_tun_conf_t;
@@ -142,6 +158,18 @@ typedef struct {
 ngx_int_t ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
     ngx_tun_listen_t **other);
 
+/* the system stack of a device in this process */
+
+typedef struct {
+    ngx_tun_conf_t         *conf;
+    ngx_tun_stat_t         *stat;          /* of this worker */
+    ngx_tun_nat_t           nat[2];
+    ngx_uint_t              flows;         /* of this worker */
+    ngx_queue_t             connections;   /* as many */
+    time_t                  logged;        /* that max_flows was met */
+} ngx_tun_system_t;
+
+
 /* what a process needs to serve one queue; all of it lives until the close */
 
 typedef struct {
@@ -151,6 +179,7 @@ typedef struct {
     ngx_tun_handoff_t      *handoff;       /* of the queue */
     ngx_tun_stat_t         *stat;          /* of this worker */
     ngx_atomic_t           *generation;    /* of the device, shared */
+    ngx_tun_system_t       *system;        /* NULL with another stack */
 
     ngx_tun_icmp_sockets_t *icmp;          /* where pings are forwarded */
     ngx_uint_t              part;          /* of all queues of all devices */
@@ -164,6 +193,29 @@ typedef struct {
  * Returns NULL after a line in the log.
  */
 ngx_tun_t *ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle);
+
+/* Attaches to the tables of conf; for each worker, with a queue or without. */
+void ngx_tun_system_init(ngx_tun_system_t *sys, ngx_tun_conf_t *conf,
+    ngx_tun_stat_t *stat);
+
+/*
+ * A connection that a listener of the system stack accepted.  NGX_OK: it has
+ * the addresses of the flow and c->listening of the listen that took it, whose
+ * handler is to be called.  NGX_DECLINED: it came from elsewhere, or nobody
+ * takes it; the caller closes it, which is a reset.
+ */
+ngx_int_t ngx_tun_system_accept(ngx_tun_system_t *sys, ngx_connection_t *c);
+
+/* Resets all connections that are left, before ngx_tun_close(). */
+void ngx_tun_system_abort(ngx_tun_system_t *sys);
+
+/*
+ * Does the kernel answer a SYN that comes out of the device to the listener?
+ * In the master, while nobody else reads the device.  NGX_OK, or NGX_DECLINED
+ * when there is no answer.
+ */
+ngx_int_t ngx_tun_system_test(ngx_tun_conf_t *conf, ngx_tun_device_t *dev,
+    ngx_uint_t family, ngx_log_t *log);
 
 /* Resets all connections that are left and frees everything. */
 void ngx_tun_close(ngx_tun_t *tun);
@@ -237,6 +289,13 @@ void ngx_tun_dropped(ngx_connection_t *c);
  * so that they do not reach who gets it next.
  */
 void ngx_tun_hold(ngx_connection_t *c, ngx_socket_t fd);
+
+/*
+ * After what went through the filters to the client: is it the last, and has
+ * the connection taken everything?  NGX_OK, or NGX_ERROR: the reset that was
+ * asked for is on its way, and the session is to be ended.
+ */
+ngx_int_t ngx_tun_sent(ngx_connection_t *c, ngx_uint_t last, ngx_uint_t all);
 
 /*
  * The bytes of the connection, for a layer such as TLS that puts functions of

@@ -10,6 +10,7 @@
 
 #include <ngx_tun_stack.h>
 #include <ngx_tun_connection.h>
+#include <ngx_tun_system.h>
 #include <ngx_tun_tcp.h>
 #include <ngx_tun_udp.h>
 
@@ -33,8 +34,6 @@ static ngx_int_t ngx_tun_connection_init(ngx_connection_t *c, ngx_tun_t *tun,
     ngx_tun_flow_key_t *key);
 static void ngx_tun_connection_addresses(ngx_connection_t *c,
     ngx_tun_flow_key_t *key, ngx_tun_connection_t *tc);
-static socklen_t ngx_tun_connection_sockaddr(ngx_sockaddr_t *sa, u_char *addr,
-    size_t addr_len, uint16_t port);
 
 
 ngx_connection_t *
@@ -203,13 +202,12 @@ ngx_tun_connection_addresses(ngx_connection_t *c, ngx_tun_flow_key_t *key,
     ngx_tun_connection_t *tc)
 {
     c->sockaddr = &tc->src.sockaddr;
-    c->socklen = ngx_tun_connection_sockaddr(&tc->src, key->src, key->addr_len,
-                                             key->src_port);
+    c->socklen = ngx_tun_sockaddr(&tc->src, key->src, key->addr_len,
+                                  key->src_port);
 
     c->local_sockaddr = &tc->dst.sockaddr;
-    c->local_socklen = ngx_tun_connection_sockaddr(&tc->dst, key->dst,
-                                                   key->addr_len,
-                                                   key->dst_port);
+    c->local_socklen = ngx_tun_sockaddr(&tc->dst, key->dst, key->addr_len,
+                                        key->dst_port);
 
     c->addr_text.data = tc->text;
     c->addr_text.len = ngx_sock_ntop(c->sockaddr, c->socklen, tc->text,
@@ -217,8 +215,8 @@ ngx_tun_connection_addresses(ngx_connection_t *c, ngx_tun_flow_key_t *key,
 }
 
 
-static socklen_t
-ngx_tun_connection_sockaddr(ngx_sockaddr_t *sa, u_char *addr, size_t addr_len,
+socklen_t
+ngx_tun_sockaddr(ngx_sockaddr_t *sa, u_char *addr, size_t addr_len,
     uint16_t port)
 {
     ngx_memzero(sa, sizeof(ngx_sockaddr_t));
@@ -242,12 +240,19 @@ ngx_tun_connection_sockaddr(ngx_sockaddr_t *sa, u_char *addr, size_t addr_len,
 ngx_tun_conf_t *
 ngx_tun_connection_conf(ngx_connection_t *c)
 {
-    ngx_tun_tcp_t  *tcp;
-    ngx_tun_udp_t  *udp;
+    ngx_tun_tcp_t                *tcp;
+    ngx_tun_udp_t                *udp;
+    ngx_tun_system_connection_t  *sc;
 
     if (c->type == SOCK_DGRAM) {
         udp = ngx_tun_connection_flow(c);
         return udp->tun->conf;
+    }
+
+    sc = ngx_tun_system_get(c);
+
+    if (sc != NULL) {
+        return sc->system->conf;
     }
 
     tcp = ngx_tun_connection_flow(c);

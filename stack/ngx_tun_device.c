@@ -394,6 +394,39 @@ done:
 }
 
 
+ngx_socket_t
+ngx_tun_device_socket(ngx_tun_device_t *dev, int family, int type,
+    ngx_log_t *log)
+{
+    int           home;
+    ngx_socket_t  s;
+
+    home = -1;
+
+    if (dev->conf->netns.len != 0
+        && ngx_tun_device_enter_netns(dev, &home, log) != NGX_OK)
+    {
+        return (ngx_socket_t) -1;
+    }
+
+    s = socket(family, type|SOCK_NONBLOCK|SOCK_CLOEXEC, 0);
+
+    if (s == (ngx_socket_t) -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_socket_errno,
+                      "tun \"%V\": socket() failed", &dev->conf->name);
+    }
+
+    if (home != -1 && ngx_tun_device_leave_netns(dev, home, log) != NGX_OK
+        && s != (ngx_socket_t) -1)
+    {
+        (void) ngx_close_socket(s);
+        s = (ngx_socket_t) -1;
+    }
+
+    return s;
+}
+
+
 static ngx_int_t
 ngx_tun_device_enter_netns(ngx_tun_device_t *dev, int *home, ngx_log_t *log)
 {

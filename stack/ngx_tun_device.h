@@ -105,6 +105,10 @@ ngx_int_t ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
 void ngx_tun_device_commit(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_log_t *log);
 
+/* A socket in the network namespace of the device, or -1 after a line. */
+ngx_socket_t ngx_tun_device_socket(ngx_tun_device_t *dev, int family, int type,
+    ngx_log_t *log);
+
 /*
  * Closes the descriptors.  With restore set, as the process that configured
  * the device passes and workers do not: an uncommitted device takes back what

@@ -33,7 +33,8 @@ static char  *ngx_tun_limit_reasons[] = {
     "max_udp_flows reached",
     "max_memory reached",
     "worker_connections are not enough",
-    "worker_rlimit_nofile is not enough"
+    "worker_rlimit_nofile is not enough",
+    "no tuple for another connection"
 };
 
 

@@ -32,6 +32,7 @@ typedef enum {
     NGX_TUN_LIMIT_MEMORY,
     NGX_TUN_LIMIT_CONNECTIONS,
     NGX_TUN_LIMIT_DESCRIPTORS,
+    NGX_TUN_LIMIT_TUPLES,
     NGX_TUN_LIMIT_N
 } ngx_tun_limit_e;
 

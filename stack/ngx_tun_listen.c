@@ -22,14 +22,15 @@ static ngx_uint_t ngx_tun_listens_conflict(ngx_tun_listen_t *one,
 
 
 ngx_tun_listen_t *
-ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key, int type)
+ngx_tun_conf_find_listen(ngx_tun_conf_t *conf, ngx_tun_flow_key_t *key,
+    int type)
 {
     ngx_uint_t         i;
     ngx_tun_listen_t  *listen;
 
-    listen = tun->conf->listens.elts;
+    listen = conf->listens.elts;
 
-    for (i = 0; i < tun->conf->listens.nelts; i++) {
+    for (i = 0; i < conf->listens.nelts; i++) {
 
         if (listen[i].type != type
             || key->dst_port < listen[i].first

@@ -141,6 +141,38 @@ ngx_tun_queue_cut_tcp(ngx_tun_queue_t *queue, struct iovec *iov, ngx_uint_t n,
 }
 
 
+ngx_uint_t
+ngx_tun_queue_partial(ngx_tun_queue_t *queue, u_char *buf)
+{
+    struct virtio_net_hdr   vnet;
+
+    if (queue->vnet_len == 0) {
+        return 0;
+    }
+
+    ngx_memcpy(&vnet, buf + NGX_TUN_QUEUE_HEAD - queue->vnet_len,
+               sizeof(struct virtio_net_hdr));
+
+    return vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+}
+
+
+ngx_int_t
+ngx_tun_queue_forward(ngx_tun_queue_t *queue, u_char *buf, size_t len)
+{
+    struct iovec            iov[2];
+    struct virtio_net_hdr   vnet;
+
+    ngx_memcpy(&vnet, buf + NGX_TUN_QUEUE_HEAD - queue->vnet_len,
+               queue->vnet_len);
+
+    iov[1].iov_base = buf + NGX_TUN_QUEUE_HEAD;
+    iov[1].iov_len = len;
+
+    return ngx_tun_queue_writev(queue, &vnet, iov, 2, len);
+}
+
+
 ngx_int_t
 ngx_tun_queue_write_udp(ngx_tun_queue_t *queue, struct iovec *iov,
     ngx_uint_t n, size_t header_len, size_t len, ngx_uint_t narrow,

@@ -63,6 +63,13 @@ ssize_t ngx_tun_queue_read(ngx_tun_queue_t *queue, u_char *buf, size_t size,
 ngx_int_t ngx_tun_queue_write_tcp(ngx_tun_queue_t *queue, struct iovec *iov,
     ngx_uint_t n, size_t len, size_t mss);
 
+/* Does the packet read to buf have the sum of its pseudo header only? */
+ngx_uint_t ngx_tun_queue_partial(ngx_tun_queue_t *queue, u_char *buf);
+
+/* Writes a packet as it was read to buf, with its virtio_net_hdr. */
+ngx_int_t ngx_tun_queue_forward(ngx_tun_queue_t *queue, u_char *buf,
+    size_t len);
+
 /*
  * Writes UDP: iov[1] is the header, header_len bytes as
  * ngx_tun_packet_build_udp() makes it, iov[2] to iov[n - 1] len bytes of data;

@@ -41,6 +41,14 @@
  *   ngx_tun_tcp_output()       checksums
  *   ngx_tun_queue_write_tcp()  to the kernel, which cuts them to the MSS
  *
+ * With the system stack a TCP packet is rewritten and goes back at once:
+ *
+ *   ngx_tun_system_input()     between a client and its destination, there
+ *   ngx_tun_nat_lookup()       between a tuple and our listener, here
+ *   ngx_tun_rewrite_tcp()
+ *   ngx_tun_queue_forward()
+ *   ngx_tun_system_accept()    the kernel's connection, as if it were ours
+ *
  * A segment that belongs to a worker of an earlier cycle goes to it by
  * ngx_tun_handoff_send(), and enters there as one from the kernel.
  *
@@ -127,6 +135,9 @@ struct ngx_tun_s {
     ngx_event_t                 tick;
     ngx_event_t                 expire;      /* fragments */
     ngx_event_t                 linger;      /* for those before us */
+
+    ngx_tun_system_t           *system;      /* or NULL */
+    ngx_event_t                 sweep;       /* of its tables */
 };
 
 
@@ -143,8 +154,15 @@ void ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason);
 ngx_uint_t ngx_tun_full(ngx_tun_t *tun);
 
 /* The listen that takes a flow, or NULL. */
-ngx_tun_listen_t *ngx_tun_find_listen(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
-    int type);
+#define ngx_tun_find_listen(tun, key, type)                                   \
+    ngx_tun_conf_find_listen((tun)->conf, key, type)
+
+ngx_tun_listen_t *ngx_tun_conf_find_listen(ngx_tun_conf_t *conf,
+    ngx_tun_flow_key_t *key, int type);
+
+/* The address of one side of a flow; returns its length. */
+socklen_t ngx_tun_sockaddr(ngx_sockaddr_t *sa, u_char *addr, size_t addr_len,
+    uint16_t port);
 
 /* Does the flow go to an address of the device itself, or to all of them? */
 ngx_uint_t ngx_tun_own_address(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
@@ -179,6 +197,19 @@ void ngx_tun_udp_flush(ngx_tun_t *tun);
 
 /* Lets the sessions end: another worker has the queue now. */
 void ngx_tun_udp_retire(ngx_tun_t *tun);
+
+/* ngx_tun_system.c */
+
+/*
+ * With the system stack: a packet in buf, as it was read, of len bytes.
+ * NGX_OK, or NGX_DECLINED: it is neither TCP nor an ICMP error about it.
+ */
+ngx_int_t ngx_tun_system_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    u_char *buf, size_t len, ngx_uint_t trusted);
+
+/* Starts and stops to look after its tables. */
+void ngx_tun_system_open(ngx_tun_t *tun);
+void ngx_tun_system_close(ngx_tun_t *tun);
 
 /* Takes a flow from the dirty queue: sends what is due, or frees it. */
 void ngx_tun_tcp_flush(ngx_queue_t *q);

@@ -10,6 +10,7 @@
 
 #include <ngx_tun_stack.h>
 #include <ngx_tun_connection.h>
+#include <ngx_tun_system.h>
 #include <ngx_tun_tcp.h>
 
 
@@ -81,14 +82,24 @@ ngx_tun_tcp_cleanup(void *data)
 void
 ngx_tun_answer(ngx_connection_t *c)
 {
-    ngx_tun_tcp_pending_answer(ngx_tun_connection_flow(c));
+    if (ngx_tun_system_get(c) == NULL) {
+        ngx_tun_tcp_pending_answer(ngx_tun_connection_flow(c));
+    }
 }
 
 
 void
 ngx_tun_reset_after(ngx_connection_t *c)
 {
-    ngx_tun_tcp_t  *tcp;
+    ngx_tun_tcp_t                *tcp;
+    ngx_tun_system_connection_t  *sc;
+
+    sc = ngx_tun_system_get(c);
+
+    if (sc != NULL) {
+        ngx_tun_system_reset_after(sc);
+        return;
+    }
 
     tcp = ngx_tun_connection_flow(c);
     tcp->reset = 1;
@@ -98,10 +109,29 @@ ngx_tun_reset_after(ngx_connection_t *c)
 void
 ngx_tun_finish_after(ngx_connection_t *c)
 {
-    ngx_tun_tcp_t  *tcp;
+    ngx_tun_tcp_t                *tcp;
+    ngx_tun_system_connection_t  *sc;
+
+    sc = ngx_tun_system_get(c);
+
+    if (sc != NULL) {
+        ngx_tun_system_finish_after(sc);
+        return;
+    }
 
     tcp = ngx_tun_connection_flow(c);
     tcp->finish = 1;
+}
+
+
+ngx_int_t
+ngx_tun_sent(ngx_connection_t *c, ngx_uint_t last, ngx_uint_t all)
+{
+    ngx_tun_system_connection_t  *sc;
+
+    sc = ngx_tun_system_get(c);
+
+    return (sc != NULL) ? ngx_tun_system_sent(sc, last, all) : NGX_OK;
 }
 
 
@@ -110,6 +140,10 @@ ngx_tun_recv(ngx_connection_t *c, u_char *buf, size_t size)
 {
     size_t          n;
     ngx_tun_tcp_t  *tcp;
+
+    if (ngx_tun_system_get(c) != NULL) {
+        return ngx_tun_system_recv(c, buf, size);
+    }
 
     tcp = ngx_tun_connection_flow(c);
 
@@ -133,6 +167,10 @@ ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size)
 {
     size_t          n;
     ngx_tun_tcp_t  *tcp;
+
+    if (ngx_tun_system_get(c) != NULL) {
+        return ngx_tun_system_send(c, buf, size);
+    }
 
     tcp = ngx_tun_connection_flow(c);
 
@@ -161,6 +199,10 @@ ssize_t
 ngx_tun_send_last(ngx_connection_t *c, u_char *buf, size_t size)
 {
     ngx_tun_tcp_t  *tcp;
+
+    if (ngx_tun_system_get(c) != NULL) {
+        return ngx_tun_system_send_last(ngx_tun_system_get(c), buf, size);
+    }
 
     tcp = ngx_tun_connection_flow(c);
 

@@ -89,12 +89,13 @@ for my $family (@Test::Tun::FAMILIES) {
 
 	is($t->in('client', sub { ($connects->(9000))[0] }), 'hello',
 		"allowed, $name");
-	is($t->in('client', sub { ($connects->(9001))[0] }), 'refused',
+	is(Test::Tun::refused($t->in('client', sub {
+		($connects->(9001))[0] })), 'refused',
 		"denied, $name");
 
 	is($t->in('client', sub {
 		my @all = map { [ $connects->(9002) ] } 1 .. 4;
-		return join ' ', map { $_->[0] } @all;
+		return join ' ', map { Test::Tun::refused($_->[0]) } @all;
 	}), 'hello hello hello refused', "limit_conn, $name");
 
 	ok(Test::Tun::wait_for(5, sub { $t->in('client',

@@ -58,6 +58,12 @@ subtest handshake => sub {
 		&& fuzz('handshake', 600);
 };
 
+subtest rewrite => sub {
+	build("$dir/rewrite", 'clang', @flags, @fuzzer, nginx_flags(),
+		't/fuzz/rewrite.c', 'stack/ngx_tun_rewrite.c',
+		'stack/ngx_tun_packet.c') && fuzz('rewrite', 2000);
+};
+
 subtest lwip => sub {
 	my $lib = lwip_lib($source, 'clang', @library);
 	ok($lib, 'library');

@@ -68,7 +68,8 @@ for my $family (@Test::Tun::FAMILIES) {
 	my $time = $line =~ s/ ([\d.]+)$// ? $1 : -1;
 
 	is($line, "$family->{client} $port $host 9000 TCP 200 70000 500 "
-		. "$url:9000 500 70000 $host 9000 $url:9000 tun0 lwip []",
+		. "$url:9000 500 70000 $host 9000 $url:9000 tun0 "
+		. Test::Tun::stack() . " []",
 		"values, $family->{name}");
 	cmp_ok($time, '>', 0.15, "session time, $family->{name}");
 	cmp_ok($time, '<', 5, "session time, $family->{name}");

@@ -414,7 +414,8 @@ for my $family (@Test::Tun::FAMILIES) {
 		}), ' RST', "$case->[1], $name");
 	}
 
-	is(raw($family, 87, 'x', 'read'), 'refused', "denied, $name");
+	is(Test::Tun::refused(raw($family, 87, 'x', 'read')), 'refused',
+		"denied, $name");
 
 	# half of it
 

@@ -116,7 +116,7 @@ my $json = status();
 is(scalar @{ $json->{tun} }, 2, 'devices');
 is($json->{tun}[0]{name}, 'tun0', 'name');
 is($json->{tun}[1]{name}, 'tun"\1', 'another name');
-is($json->{tun}[0]{stack}, 'lwip', 'stack');
+is($json->{tun}[0]{stack}, Test::Tun::stack(), 'stack');
 is(scalar @{ $json->{tun}[$_]{workers} }, 2, "workers of device $_") for 0, 1;
 
 # the fields of the table in README.md, and no others
@@ -156,7 +156,8 @@ my $total = $tun->{total};
 
 is($total->{flows}, 11, 'flows');
 cmp_ok($total->{active}, '>=', 10, 'active');
-is($total->{early}, 1, 'early');
+is($total->{early}, Test::Tun::stack() eq 'lwip' ? 1 : $total->{flows},
+	'early');
 is($total->{refused}, 1, 'refused');
 cmp_ok($total->{bytes_in}, '>', 100000, 'bytes in');
 cmp_ok($total->{bytes_out}, '>', 100000, 'bytes out');

@@ -55,7 +55,7 @@ never('dns knows no stack',
 	qr/#include\s+["<]ngx_tun(_(?!dns|fakeip)\w+)?\.h/, qr/^dns/);
 never('pure files hold no connection, allocate and log nothing',
 	qr/ngx_connection_t|ngx_event|ngx_log_|ngx_p?c?alloc|malloc\(/,
-	qr/^(stack\/ngx_tun_packet[._]|dns\/ngx_tun_dns_(wire|name|special|answer|svcb)\.)/);
+	qr/^(stack\/ngx_tun_(packet[._]|rewrite\.)|dns\/ngx_tun_dns_(wire|name|special|answer|svcb)\.)/);
 
 # state: one context for lwIP's hooks, elsewhere constants and tables only
 

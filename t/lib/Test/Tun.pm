@@ -11,6 +11,8 @@ package Test::Tun;
 # With new(forward => 1) the device is in the gateway, and what comes from the
 # client, 10.3.0.2 and fd00:3::2 behind a veth, is routed into it.
 #
+# With TUN_STACK=system in the environment all devices have that stack.
+#
 # Everything a test made is gone when it ends, however it ends.
 
 use warnings;
@@ -468,6 +470,10 @@ sub write_conf {
 		. "error_log $dir/logs/error.log info;\n"
 		. "worker_rlimit_nofile 20000;\n";
 
+	if ($ENV{TUN_STACK}) {
+		$conf =~ s/^(\s*tun\s+\w+\s*\{)$/$1 stack $ENV{TUN_STACK};/mg;
+	}
+
 	$conf =~ s/%%GLOBALS%%/$globals/;
 	$conf =~ s/%%NETNS%%/$ns/g;
 	$conf =~ s/%%DIR%%/$dir/g;
@@ -598,6 +604,19 @@ sub error_log { slurp($_[0]{dir} . '/logs/error.log') }
 sub access_log {
 	my ($self, $file) = @_;
 	return split /\n/, slurp("$self->{dir}/logs/" . ($file || 'access.log'));
+}
+
+# the stack that devices have, where a test does not say
+
+sub stack { $ENV{TUN_STACK} ? (split ' ', $ENV{TUN_STACK})[0] : 'lwip' }
+
+# the kernel answers first: it resets what lwIP refuses
+
+sub refused {
+	my ($got) = @_;
+
+	return $got if stack() ne 'system';
+	return $got =~ /^(connected|.*reset by peer| RST|)$/ ? 'refused' : $got;
 }
 
 # a core message that a test provokes on purpose

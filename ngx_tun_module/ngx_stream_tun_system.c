@@ -1,0 +1,800 @@
+
+/*
+ * Copyright (C) the nginx-tun authors
+ */
+
+
+#include <ngx_stream_tun.h>
+
+#include <sys/mman.h>
+#include <sys/random.h>
+
+
+#define NGX_STREAM_TUN_SYSTEM_PORT    1313
+#define NGX_STREAM_TUN_SYSTEM_TUPLES  4194304
+
+/* a dead client is found before its tuple is somebody else's */
+#define NGX_STREAM_TUN_SYSTEM_IDLE    3600
+
+
+/* a table, whose memory lives as long as a cycle uses it */
+
+struct ngx_stream_tun_table_s {
+    void                     *memory;
+    size_t                    size;
+    ngx_uint_t                refs;
+};
+
+
+static char *ngx_stream_tun_stack_param(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_stream_tun_t *st);
+static ngx_int_t ngx_stream_tun_stack_number(ngx_str_t *value, size_t skip,
+    uint32_t *n);
+static ngx_int_t ngx_stream_tun_stack_listen(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_stream_tun_t *st);
+static ngx_int_t ngx_stream_tun_system_family(ngx_conf_t *cf,
+    ngx_stream_tun_t *st, ngx_uint_t family);
+static void ngx_stream_tun_system_network(ngx_stream_tun_t *st,
+    ngx_uint_t family, ngx_tun_address_t *addr);
+static ngx_int_t ngx_stream_tun_system_listening(ngx_conf_t *cf,
+    ngx_stream_tun_t *st, ngx_uint_t family);
+static void ngx_stream_tun_system_handler(ngx_connection_t *c);
+static ngx_int_t ngx_stream_tun_system_table(ngx_stream_tun_t *st,
+    ngx_stream_tun_t *old, ngx_uint_t family, ngx_log_t *log);
+static ngx_stream_tun_table_t *ngx_stream_tun_system_create(
+    ngx_stream_tun_t *st, ngx_tun_nat_conf_t *conf, ngx_log_t *log);
+static void ngx_stream_tun_system_cleanup(void *data);
+static ngx_uint_t ngx_stream_tun_system_inherited(ngx_listening_t *ls);
+static ngx_int_t ngx_stream_tun_system_socket(ngx_stream_tun_t *st,
+    ngx_listening_t *ls, ngx_log_t *log);
+
+
+char *
+ngx_stream_tun_stack(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_stream_tun_t *st = conf;
+
+    char        *rv;
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    if (st->conf.stack != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "lwip") == 0) {
+        st->conf.stack = NGX_TUN_STACK_LWIP;
+
+    } else if (ngx_strcmp(value[1].data, "system") == 0) {
+        st->conf.stack = NGX_TUN_STACK_SYSTEM;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        rv = (st->conf.stack == NGX_TUN_STACK_SYSTEM)
+             ? ngx_stream_tun_stack_param(cf, &value[i], st) : NGX_CONF_ERROR;
+
+        if (rv != NGX_CONF_OK) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_stream_tun_stack_param(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_stream_tun_t *st)
+{
+    ngx_int_t               rc;
+    ngx_tun_system_conf_t  *sys;
+
+    sys = st->conf.system;
+
+    if (ngx_strncmp(value->data, "listen=", 7) == 0) {
+        rc = ngx_stream_tun_stack_listen(cf, value, st);
+
+    } else if (ngx_strncmp(value->data, "tuples=", 7) == 0) {
+        rc = ngx_stream_tun_stack_number(value, 7, &sys[0].nat.slots);
+
+    } else if (ngx_strncmp(value->data, "client=", 7) == 0) {
+        rc = ngx_stream_tun_stack_number(value, 7, &sys[0].nat.client);
+
+    } else if (ngx_strcmp(value->data, "fallback=lwip") == 0) {
+        st->fallback = 1;
+        rc = NGX_OK;
+
+    } else {
+        rc = NGX_ERROR;
+    }
+
+    return (rc == NGX_OK) ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_stack_number(ngx_str_t *value, size_t skip, uint32_t *n)
+{
+    off_t      size;
+    ngx_str_t  s;
+
+    s.data = value->data + skip;
+    s.len = value->len - skip;
+
+    size = ngx_parse_offset(&s);
+
+    if (size <= 0 || size >= 0xffffffff || *n != 0) {
+        return NGX_ERROR;
+    }
+
+    *n = (uint32_t) size;
+
+    return NGX_OK;
+}
+
+
+/* listen=address:port, once for each family */
+
+static ngx_int_t
+ngx_stream_tun_stack_listen(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_stream_tun_t *st)
+{
+    in_port_t               port;
+    ngx_addr_t              addr;
+    ngx_uint_t              family;
+    struct sockaddr        *sa;
+    ngx_tun_system_conf_t  *sys;
+
+    if (ngx_parse_addr_port(cf->pool, &addr, value->data + 7, value->len - 7)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    sa = addr.sockaddr;
+    family = (sa->sa_family != AF_INET);
+    port = ngx_inet_get_port(sa);
+
+    sys = &st->conf.system[family];
+
+    if (port == 0 || sys->port != 0) {
+        return NGX_ERROR;
+    }
+
+    sys->port = port;
+
+#if (NGX_HAVE_INET6)
+    if (family) {
+        ngx_memcpy(sys->addr, &((struct sockaddr_in6 *) sa)->sin6_addr, 16);
+        return NGX_OK;
+    }
+#endif
+
+    ngx_memcpy(sys->addr, &((struct sockaddr_in *) sa)->sin_addr, 4);
+
+    return NGX_OK;
+}
+
+
+char *
+ngx_stream_tun_system_check(ngx_conf_t *cf, ngx_stream_tun_t *st)
+{
+    ngx_uint_t              i;
+    ngx_tun_system_conf_t  *sys;
+
+    st->stack = st->conf.stack;
+
+    if (st->stack != NGX_TUN_STACK_SYSTEM) {
+        return NGX_CONF_OK;
+    }
+
+    sys = st->conf.system;
+
+    if (sys[0].nat.slots == 0) {
+        sys[0].nat.slots = NGX_STREAM_TUN_SYSTEM_TUPLES;
+    }
+
+    if (sys[0].nat.client == 0) {
+        sys[0].nat.client = (sys[0].nat.slots + 3) / 4;
+    }
+
+    for (i = 0; i < 2; i++) {
+        sys[i].nat.slots = sys[0].nat.slots;
+        sys[i].nat.client = sys[0].nat.client;
+        sys[i].nat.addr_len = i ? 16 : 4;
+
+        if (ngx_stream_tun_system_family(cf, st, i) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* the address that the listener has, and the network around it */
+
+static ngx_int_t
+ngx_stream_tun_system_family(ngx_conf_t *cf, ngx_stream_tun_t *st,
+    ngx_uint_t family)
+{
+    ngx_uint_t              i, found;
+    ngx_tun_address_t      *addr;
+    ngx_tun_system_conf_t  *sys;
+
+    sys = &st->conf.system[family];
+    addr = st->conf.device.addresses.elts;
+    found = 0;
+
+    for (i = 0; i < st->conf.device.addresses.nelts; i++) {
+
+        if (addr[i].addr_len != sys->nat.addr_len
+            || (sys->port != 0
+                && ngx_memcmp(addr[i].addr, sys->addr, addr[i].addr_len) != 0))
+        {
+            continue;
+        }
+
+        found = 1;
+
+        ngx_stream_tun_system_network(st, family, &addr[i]);
+
+        if (ngx_tun_nat_tuples(&sys->nat) == 0) {
+            continue;
+        }
+
+        if (sys->nat.nskip > NGX_TUN_NAT_SKIP) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "tun \"%V\" has more than %d addresses in the "
+                               "network of \"stack system\"",
+                               &st->conf.device.name, NGX_TUN_NAT_SKIP);
+            return NGX_ERROR;
+        }
+
+        ngx_memcpy(sys->addr, addr[i].addr, addr[i].addr_len);
+
+        if (sys->port == 0) {
+            sys->port = NGX_STREAM_TUN_SYSTEM_PORT;
+        }
+
+        return NGX_OK;
+    }
+
+    if (found) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no IPv%d \"address\" of tun \"%V\" has a network "
+                           "that \"stack system\" can use",
+                           family ? 6 : 4, &st->conf.device.name);
+        return NGX_ERROR;
+    }
+
+    if (sys->port != 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the listener of \"stack system\" is not at an "
+                           "\"address\" of tun \"%V\"",
+                           &st->conf.device.name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_stream_tun_system_network(ngx_stream_tun_t *st, ngx_uint_t family,
+    ngx_tun_address_t *addr)
+{
+    size_t               len;
+    u_char               mask;
+    uint32_t             host, low, skip;
+    ngx_uint_t           i, k, bits;
+    ngx_tun_address_t   *own;
+    ngx_tun_nat_conf_t  *nat;
+
+    nat = &st->conf.system[family].nat;
+    len = addr->addr_len;
+
+    nat->prefix = addr->prefix;
+    nat->nskip = 0;
+
+    for (i = 0; i < len; i++) {
+        bits = (addr->prefix > i * 8) ? addr->prefix - i * 8 : 0;
+        mask = (bits >= 8) ? 0xff : (u_char) (0xff00 >> bits);
+        nat->network[i] = addr->addr[i] & mask;
+    }
+
+    ngx_memcpy(&low, nat->network + len - 4, 4);
+
+    own = st->conf.device.addresses.elts;
+
+    for (i = 0; i < st->conf.device.addresses.nelts; i++) {
+
+        if (own[i].addr_len != len
+            || ngx_memcmp(own[i].addr, nat->network, len - 4) != 0)
+        {
+            continue;
+        }
+
+        ngx_memcpy(&host, own[i].addr + len - 4, 4);
+        host = ntohl(host) - ntohl(low);
+
+        bits = len * 8 - addr->prefix;
+
+        if (bits < 32 && (host >> bits) != 0) {
+            continue;
+        }
+
+        if (nat->nskip++ >= NGX_TUN_NAT_SKIP) {
+            return;
+        }
+
+        for (k = nat->nskip - 1; k > 0 && nat->skip[k - 1] > host; k--) {
+            skip = nat->skip[k - 1];
+            nat->skip[k] = skip;
+        }
+
+        nat->skip[k] = host;
+    }
+}
+
+
+ngx_int_t
+ngx_stream_tun_init_system(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
+{
+    ngx_uint_t         i, k;
+    ngx_stream_tun_t **stp;
+
+    stp = tmcf->tuns.elts;
+
+    for (i = 0; i < tmcf->tuns.nelts; i++) {
+
+        if (stp[i]->stack != NGX_TUN_STACK_SYSTEM) {
+            continue;
+        }
+
+        for (k = 0; k < 2; k++) {
+
+            if (stp[i]->conf.system[k].port != 0
+                && ngx_stream_tun_system_listening(cf, stp[i], k) != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_system_listening(ngx_conf_t *cf, ngx_stream_tun_t *st,
+    ngx_uint_t family)
+{
+    socklen_t               socklen;
+    ngx_sockaddr_t          sa;
+    ngx_listening_t        *ls;
+    ngx_tun_system_conf_t  *sys;
+
+    sys = &st->conf.system[family];
+
+    ngx_memzero(&sa, sizeof(ngx_sockaddr_t));
+
+#if (NGX_HAVE_INET6)
+    if (family) {
+        sa.sockaddr_in6.sin6_family = AF_INET6;
+        sa.sockaddr_in6.sin6_port = htons(sys->port);
+        ngx_memcpy(&sa.sockaddr_in6.sin6_addr, sys->addr, 16);
+        socklen = sizeof(struct sockaddr_in6);
+
+    } else
+#endif
+    {
+        sa.sockaddr_in.sin_family = AF_INET;
+        sa.sockaddr_in.sin_port = htons(sys->port);
+        ngx_memcpy(&sa.sockaddr_in.sin_addr, sys->addr, 4);
+        socklen = sizeof(struct sockaddr_in);
+    }
+
+    ls = ngx_create_listening(cf, &sa.sockaddr, socklen);
+    if (ls == NULL) {
+        return NGX_ERROR;
+    }
+
+    ls->addr_ntop = 1;
+    ls->handler = ngx_stream_tun_system_handler;
+    ls->pool_size = 256;
+
+    ls->logp = &cf->cycle->new_log;
+    ls->log.data = &ls->addr_text;
+    ls->log.handler = ngx_accept_log_error;
+
+    ls->backlog = 65535;
+    ls->rcvbuf = -1;
+    ls->sndbuf = -1;
+
+    ls->keepalive = 1;
+#if (NGX_HAVE_KEEPALIVE_TUNABLE)
+    ls->keepidle = NGX_STREAM_TUN_SYSTEM_IDLE;
+#endif
+
+#if (NGX_HAVE_INET6)
+    ls->ipv6only = 1;
+#endif
+
+#if (NGX_HAVE_REUSEPORT)
+    ls->reuseport = 1;
+#endif
+
+    ls->servers = st;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_stream_tun_system_handler(ngx_connection_t *c)
+{
+    ngx_pool_t        *pool;
+    ngx_stream_tun_t  *st;
+
+    st = c->listening->servers;
+
+    if (st->system != NULL && ngx_tun_system_accept(st->system, c) == NGX_OK) {
+        c->listening->handler(c);
+        return;
+    }
+
+#if (NGX_STAT_STUB)
+    (void) ngx_atomic_fetch_add(ngx_stat_active, -1);
+#endif
+
+    pool = c->pool;
+
+    ngx_close_connection(c);
+
+    ngx_destroy_pool(pool);
+}
+
+
+void
+ngx_stream_tun_system_ignore(ngx_stream_tun_t *st)
+{
+    ngx_uint_t        i;
+    ngx_listening_t  *ls;
+
+    ls = st->cycle->listening.elts;
+
+    for (i = 0; i < st->cycle->listening.nelts; i++) {
+        if (ls[i].handler == ngx_stream_tun_system_handler) {
+            ls[i].ignore = 1;
+        }
+    }
+}
+
+
+ngx_int_t
+ngx_stream_tun_system_reload(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
+    ngx_log_t *log)
+{
+    ngx_str_t  *one, *two;
+
+    if (old == NULL) {
+        return NGX_OK;
+    }
+
+    one = &st->conf.device.netns;
+    two = &old->conf.device.netns;
+
+    if (old->stack != st->stack
+        || (st->stack == NGX_TUN_STACK_SYSTEM
+            && (one->len != two->len
+                || ngx_memcmp(one->data, two->data, one->len) != 0)))
+    {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "tun \"%V\": another \"%s\" needs a restart",
+                      &st->conf.device.name,
+                      (old->stack != st->stack) ? "stack" : "netns");
+        return NGX_ERROR;
+    }
+
+    st->conf.stack = old->conf.stack;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_stream_tun_system_open(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
+    ngx_log_t *log)
+{
+    ngx_uint_t        i, k, n;
+    ngx_listening_t  *ls;
+
+    if (st->stack != NGX_TUN_STACK_SYSTEM) {
+        return NGX_OK;
+    }
+
+    for (i = 0; i < 2; i++) {
+        if (st->conf.system[i].port != 0
+            && ngx_stream_tun_system_table(st, old, i, log) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    /*
+     * The sockets belong to the device and its network namespace, so they are
+     * made here.  Those that there are nginx finds by itself, in their order.
+     */
+
+    ls = st->cycle->listening.elts;
+
+    for (i = 0; i < st->cycle->listening.nelts; i++) {
+
+        if (ls[i].handler != ngx_stream_tun_system_handler
+            || ls[i].servers != st)
+        {
+            continue;
+        }
+
+        for (n = 0, k = 0; k < i; k++) {
+            n += (ls[k].handler == ls[i].handler && ls[k].servers == st
+                  && ls[k].sockaddr->sa_family == ls[i].sockaddr->sa_family);
+        }
+
+        if (n >= ngx_stream_tun_system_inherited(&ls[i])
+            && ngx_stream_tun_system_socket(st, &ls[i], log) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_system_table(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
+    ngx_uint_t family, ngx_log_t *log)
+{
+    ngx_pool_cleanup_t      *cln;
+    ngx_tun_nat_conf_t      *conf;
+    ngx_stream_tun_table_t  *table;
+
+    conf = &st->conf.system[family].nat;
+
+    cln = ngx_pool_cleanup_add(st->cycle->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (old != NULL && old->tables[family] != NULL
+        && ngx_tun_nat_fits(old->tables[family]->memory, conf))
+    {
+        table = old->tables[family];
+
+    } else {
+        table = ngx_stream_tun_system_create(st, conf, log);
+        if (table == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    table->refs++;
+
+    cln->handler = ngx_stream_tun_system_cleanup;
+    cln->data = table;
+
+    st->tables[family] = table;
+    st->conf.system[family].memory = table->memory;
+
+    return NGX_OK;
+}
+
+
+static ngx_stream_tun_table_t *
+ngx_stream_tun_system_create(ngx_stream_tun_t *st, ngx_tun_nat_conf_t *conf,
+    ngx_log_t *log)
+{
+    u_char                   random[24];
+    ngx_stream_tun_table_t  *table;
+
+    if (getrandom(random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno, "getrandom() failed");
+        return NULL;
+    }
+
+    table = ngx_alloc(sizeof(ngx_stream_tun_table_t), log);
+    if (table == NULL) {
+        return NULL;
+    }
+
+    table->refs = 0;
+    table->size = ngx_tun_nat_size(conf);
+
+    /* memory is taken for what is used */
+
+    table->memory = mmap(NULL, table->size, PROT_READ|PROT_WRITE,
+                         MAP_SHARED|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0);
+
+    if (table->memory == MAP_FAILED) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "tun \"%V\": mmap(%uz) for tuples failed",
+                      &st->conf.device.name, table->size);
+        ngx_free(table);
+        return NULL;
+    }
+
+    ngx_tun_nat_create(table->memory, conf, random);
+
+    return table;
+}
+
+
+static void
+ngx_stream_tun_system_cleanup(void *data)
+{
+    ngx_stream_tun_table_t *table = data;
+
+    if (--table->refs == 0) {
+        (void) munmap(table->memory, table->size);
+        ngx_free(table);
+    }
+}
+
+
+/* how many sockets of the address does the cycle in force have? */
+
+static ngx_uint_t
+ngx_stream_tun_system_inherited(ngx_listening_t *ls)
+{
+    ngx_uint_t        i, n;
+    ngx_listening_t  *old;
+
+    old = ngx_cycle->listening.elts;
+    n = 0;
+
+    for (i = 0; i < ngx_cycle->listening.nelts; i++) {
+
+        if (!old[i].ignore && old[i].type == SOCK_STREAM
+            && old[i].fd != (ngx_socket_t) -1
+            && ngx_cmp_sockaddr(old[i].sockaddr, old[i].socklen,
+                                ls->sockaddr, ls->socklen, 1)
+               == NGX_OK)
+        {
+            n++;
+        }
+    }
+
+    return n;
+}
+
+
+static ngx_int_t
+ngx_stream_tun_system_socket(ngx_stream_tun_t *st, ngx_listening_t *ls,
+    ngx_log_t *log)
+{
+    int             on;
+    char           *what;
+    ngx_str_t      *name;
+    ngx_socket_t    s;
+    struct linger   linger;
+
+    name = &st->conf.device.name;
+
+    s = ngx_tun_device_socket(&st->device, ls->sockaddr->sa_family,
+                              SOCK_STREAM, log);
+    if (s == (ngx_socket_t) -1) {
+        return NGX_ERROR;
+    }
+
+    on = 1;
+    what = "setsockopt()";
+
+    /* a connection ends by a reset if nobody says that it is an orderly end */
+
+    linger.l_onoff = 1;
+    linger.l_linger = 0;
+
+    if (setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(int)) == -1
+        || setsockopt(s, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(int)) == -1
+        || setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == -1
+        || setsockopt(s, SOL_SOCKET, SO_BINDTODEVICE, name->data, name->len)
+           == -1)
+    {
+        goto failed;
+    }
+
+#if (NGX_HAVE_INET6)
+    if (ls->sockaddr->sa_family == AF_INET6
+        && setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(int)) == -1)
+    {
+        goto failed;
+    }
+#endif
+
+    what = "bind()";
+
+    if (bind(s, ls->sockaddr, ls->socklen) == -1) {
+        goto failed;
+    }
+
+    what = "listen()";
+
+    if (listen(s, ls->backlog) == -1) {
+        goto failed;
+    }
+
+    ls->fd = s;
+    ls->open = 1;
+
+    return NGX_OK;
+
+failed:
+
+    ngx_log_error(NGX_LOG_EMERG, log, ngx_socket_errno,
+                  "tun \"%V\": %s of the listener %V failed",
+                  name, what, &ls->addr_text);
+
+    (void) ngx_close_socket(s);
+
+    return NGX_ERROR;
+}
+
+
+void
+ngx_stream_tun_system_test(ngx_stream_tun_t *st, ngx_log_t *log)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < 2; i++) {
+
+        if (st->conf.system[i].port == 0
+            || ngx_tun_system_test(&st->conf, &st->device, i, log) == NGX_OK)
+        {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "tun \"%V\": the kernel does not answer IPv%d "
+                      "connections that come out of the device: its firewall "
+                      "has to let them in to port %d, and "
+                      "net.ipv4.conf.%V.rp_filter to be 0 or 2%s",
+                      &st->conf.device.name, i ? 6 : 4,
+                      (int) st->conf.system[i].port, &st->conf.device.name,
+                      st->fallback ? "; goes on with lwIP" : "");
+
+        if (st->fallback) {
+            st->conf.stack = NGX_TUN_STACK_LWIP;
+            return;
+        }
+    }
+}
+
+
+ngx_int_t
+ngx_stream_tun_system_start(ngx_stream_tun_t *st, ngx_cycle_t *cycle)
+{
+    if (st->conf.stack != NGX_TUN_STACK_SYSTEM) {
+        return NGX_OK;
+    }
+
+    st->system = ngx_palloc(cycle->pool, sizeof(ngx_tun_system_t));
+    if (st->system == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_tun_system_init(st->system, &st->conf, &st->stat[ngx_worker]);
+
+    return NGX_OK;
+}
