@@ -620,6 +620,12 @@ ngx_tun_input_packet(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     switch (pkt->protocol) {
 
     case IPPROTO_TCP:
+
+        if (tun->system != NULL) {
+            /* it came in fragments, and the kernel gets what was read */
+            break;
+        }
+
         return ngx_tun_tcp_input(tun, pkt, buf, info->trusted);
 
     case IPPROTO_UDP:
