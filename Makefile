@@ -146,7 +146,7 @@ demo: build				## a client, a gateway and a server at work
 
 test: build				## all tests
 	@misc/packages test
-	@prove -I t/lib $(if $(TESTS),$(TESTS),t)
+	@prove --jobs 3 -I t/lib $(if $(TESTS),$(TESTS),t)
 
 check: build				## style and unit tests, quickly
 	@misc/packages test

@@ -12,7 +12,7 @@ use Test::More;
 
 use Test::Tun::Unit;
 
-my $seconds = $ENV{FUZZ} || 20;
+my $seconds = $ENV{FUZZ} || 8;
 
 plan(skip_all => 'run make first') unless -e 'build/nginx/ngx_auto_config.h'
 	&& lwip_sources();
