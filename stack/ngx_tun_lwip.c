@@ -99,6 +99,8 @@ static struct pbuf *ngx_tun_lwip_pbuf(ngx_tun_lwip_t *lwip,
 static void ngx_tun_lwip_addresses(ngx_tun_lwip_segment_t *seg,
     struct netif *netif);
 static void ngx_tun_lwip_drop_rx(ngx_tun_lwip_flow_t *flow);
+static void ngx_tun_lwip_fit(ngx_tun_lwip_flow_t *flow);
+static err_t ngx_tun_lwip_split(struct tcp_pcb *pcb, uint32_t n);
 static void ngx_tun_lwip_credit(ngx_tun_lwip_flow_t *flow, uint32_t n);
 static void ngx_tun_lwip_release(ngx_tun_lwip_flow_t *flow);
 static void ngx_tun_lwip_drain(ngx_tun_lwip_flow_t *flow);
@@ -850,7 +852,70 @@ ngx_tun_lwip_flush(ngx_tun_lwip_flow_t *flow)
 
     tcp_output(pcb);
 
+    ngx_tun_lwip_fit(flow);
     ngx_tun_lwip_settle(flow);
+}
+
+
+/*
+ * A segment is large, the window may be less.  Where nothing on the way will
+ * bring an ACK, or half of it fits, what fits is sent at once: a peer that
+ * shows a segment of its own size does not tell of more, RFC 9293, 3.8.6.2.1.
+ */
+
+static void
+ngx_tun_lwip_fit(ngx_tun_lwip_flow_t *flow)
+{
+    uint32_t         n, used;
+    struct tcp_seg  *head;
+    struct tcp_pcb  *pcb;
+
+    pcb = flow->pcb;
+    head = pcb->unsent;
+
+    if (head == NULL || !flow->established || pcb->snd_wnd > pcb->cwnd) {
+        return;
+    }
+
+    used = lwip_ntohl(head->tcphdr->seqno) - pcb->lastack;
+
+    if (used >= pcb->snd_wnd) {
+        return;
+    }
+
+    n = pcb->snd_wnd - used;
+    n -= n % flow->mss;
+
+    if (n == 0
+        || n >= head->len
+        || (pcb->unacked != NULL && n < head->len / 2)
+        || ngx_tun_lwip_split(pcb, n) != ERR_OK)
+    {
+        return;
+    }
+
+    tcp_output(pcb);
+}
+
+
+static err_t
+ngx_tun_lwip_split(struct tcp_pcb *pcb, uint32_t n)
+{
+    err_t  rc;
+
+    if (n >= pcb->unsent->len) {
+        return ERR_OK;
+    }
+
+    rc = tcp_split_unsent_seg(pcb, (u16_t) n);
+
+    /* lwIP leaves a FIN in both halves, the first would end the flow */
+
+    if (rc == ERR_OK) {
+        TCPH_UNSET_FLAG(pcb->unsent->tcphdr, TCP_FIN);
+    }
+
+    return rc;
 }
 
 
@@ -1122,12 +1187,18 @@ ngx_tun_lwip_persist(struct tcp_pcb *pcb)
 
     n = pcb->lastack - lwip_ntohl(head->tcphdr->seqno);
 
-    if (n == 0 || n >= head->len || pcb->snd_wnd == 0) {
+    if (n >= head->len || pcb->snd_wnd == 0) {
         return;
     }
 
-    if (tcp_split_unsent_seg(pcb, (u16_t) n) != ERR_OK) {
+    /* what it would do itself */
+
+    if (ngx_tun_lwip_split(pcb, n ? n : pcb->snd_wnd) != ERR_OK) {
         pcb->persist_cnt = 0;
+        return;
+    }
+
+    if (n == 0) {
         return;
     }
 

@@ -1216,6 +1216,83 @@ test_shrunk_window(uint32_t addr_len)
 }
 
 
+/* segments are larger than the window is now: no timer is needed, nor used */
+
+static void
+test_small_window(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  i;
+
+    start(&peer, addr_len);
+
+    /* a window is taken from what acknowledges more only */
+
+    (void) peer_send(&peer, 100);
+    ngx_tun_lwip_flush(&peer.flow);
+    peer.window = 10240 >> 7;
+    peer_ack(&peer);
+
+    (void) peer_send(&peer, 100000);
+    ngx_tun_lwip_shutdown(&peer.flow);
+    ngx_tun_lwip_flush(&peer.flow);
+
+    ok(peer.bytes > 8192 && peer.bytes <= 100 + 10240,
+       "as much as the window takes, %u", peer.bytes);
+
+    for (i = 0; i < 100 && peer.released != 100100; i++) {
+        ok(peer.ack == peer.iss + 2 + 100100
+           || (peer.last.flags & TH_FIN) == 0,
+           "no FIN before the end");
+        peer_ack(&peer);
+        ngx_tun_lwip_flush(&peer.flow);
+    }
+
+    ok(peer.released == 100100, "all of it, without a tick, %u",
+       peer.released);
+    ok(i <= 16, "in as many windows, %u", i);
+    ok(peer.ack == peer.iss + 2 + 100100, "and the FIN");
+
+    finish(&peer, "small window");
+}
+
+
+/* the same by the timer, where less than a segment of the peer's size fits */
+
+static void
+test_tiny_window(uint32_t addr_len)
+{
+    peer_t    peer;
+    uint32_t  i;
+
+    start(&peer, addr_len);
+
+    /* a window is taken from what acknowledges more only */
+
+    (void) peer_send(&peer, 100);
+    ngx_tun_lwip_flush(&peer.flow);
+    peer.window = 512 >> 7;
+    peer_ack(&peer);
+
+    (void) peer_send(&peer, 2000);
+    ngx_tun_lwip_shutdown(&peer.flow);
+    ngx_tun_lwip_flush(&peer.flow);
+
+    for (i = 0; i < 100 && peer.released != 2100; i++) {
+        peer_ticks(SECOND);
+        ok(peer.ack == peer.iss + 2 + 2100
+           || (peer.last.flags & TH_FIN) == 0,
+           "no FIN before the end");
+        peer_ack(&peer);
+    }
+
+    ok(peer.released == 2100, "all of it, %u", peer.released);
+    ok(peer.ack == peer.iss + 2 + 2100, "and the FIN");
+
+    finish(&peer, "tiny window");
+}
+
+
 /*
  * A peer that says an MSS too late makes the congestion window less than a
  * segment, and opens its own to a multiple of 64 KB.
@@ -1522,6 +1599,8 @@ main(void)
         test_reuse(addr_len);
         test_zero_window(addr_len);
         test_shrunk_window(addr_len);
+        test_small_window(addr_len);
+        test_tiny_window(addr_len);
         test_wide_window(addr_len);
         test_closed_repeat(addr_len);
         test_refused_repeat(addr_len);
