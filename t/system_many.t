@@ -104,18 +104,24 @@ my @jobs = map {
 				// return "connect " . @s . ": $!";
 		}
 
+		note(sprintf('%.1f s to connect', time() - $start));
+
 		# until all are there
 
 		Test::Tun::spew("$t->{dir}/ready.$host", '');
 		Test::Tun::wait_for(120, sub {
 			$procs == (() = glob "$t->{dir}/ready.*") });
 
-		my $bad = 0;
-		syswrite($_, 'x' x 10) for @s;
+		# some at a time, the queue of the device is not without end
 
-		for my $s (@s) {
-			$bad++ if Test::Tun::read_all($s)
-				ne says($s, $host, 443);
+		my ($bad, $asked) = (0, 0);
+
+		for my $i (0 .. $#s) {
+			syswrite($s[$asked++], 'x' x 10)
+				while $asked < @s && $asked < $i + 50;
+
+			$bad++ if Test::Tun::read_all($s[$i])
+				ne says($s[$i], $host, 443);
 		}
 
 		return "bad $bad";
