@@ -137,7 +137,7 @@ my $closed = qr/^(?:closed|reset)$/;
 
 is((to(8001))[0], "echo hello\n", 'the first name');
 
-my $fds = descriptors($t);
+my $fds = settled($t);
 
 for my $family (@Test::Tun::FAMILIES) {
 	my $name = $family->{name};

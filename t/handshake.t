@@ -226,7 +226,7 @@ Test::Tun::wait_for(5, sub { -S "$t->{dir}/socks" });
 
 $t->run($conf);
 
-my $fds = descriptors($t);
+my $fds = settled($t);
 
 for my $family (@Test::Tun::FAMILIES) {
 	my $name = $family->{name};

@@ -145,7 +145,7 @@ END
 
 $t->run($conf);
 
-my $fds = descriptors($t);
+my $fds = settled($t);
 
 for my $family (@Test::Tun::FAMILIES) {
 	my $name = $family->{name};
@@ -277,7 +277,7 @@ is($t->wait($jobs[1]), "BANNER\n", 'slow, over a reload');
 ok(Test::Tun::wait_for(10, sub { !Test::Tun::alive($old) }),
 	'the old worker ends');
 
-$fds = descriptors($t);
+$fds = settled($t);
 
 # clients that do not wait
 

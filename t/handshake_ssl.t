@@ -171,7 +171,7 @@ stream {
 }
 END
 
-my $fds = descriptors($t);
+my $fds = settled($t);
 
 for my $family (@Test::Tun::FAMILIES) {
 	my $name = $family->{name};

@@ -17,7 +17,7 @@ use Test::Tun;
 use constant MARK => "\nthat was all\n";
 
 our @EXPORT = qw/ bad_proxies hello destinations ask sum session proxy socks5_server finished
-	microsocks danted tinyproxy leave listening descriptors /;
+	microsocks danted tinyproxy leave listening descriptors settled /;
 
 # 9001 answers a line, 9002 speaks first, 9003 says how much it has got until a
 # mark, 9004 sends a lot
@@ -325,6 +325,22 @@ sub descriptors {
 	my ($t) = @_;
 	my $n = 0;
 	$n += () = glob "/proc/$_/fd/*" for $t->workers();
+	return $n;
+}
+
+# a worker that has just started is not done with opening
+
+sub settled {
+	my ($t) = @_;
+	my ($n, $same) = (0, 0);
+
+	Test::Tun::wait_for(5, sub {
+		my $now = descriptors($t);
+		$same = $now == $n ? $same + 1 : 0;
+		$n = $now;
+		return $same == 10;
+	});
+
 	return $n;
 }
 
