@@ -99,6 +99,7 @@ typedef struct {
     ngx_uint_t                     listen;   /* has a `tun_listen` */
     ngx_uint_t                     relay;    /* has "tun_udp_relay on" */
     ngx_stream_tun_filtering_e     filtering;
+    ngx_stream_upstream_srv_conf_t  *proxy;  /* of the relay, or NULL */
     ngx_stream_content_handler_pt  content_handler;
 } ngx_stream_tun_srv_conf_t;
 

@@ -277,6 +277,8 @@ ngx_stream_tun_handshake_refused(ngx_stream_tun_peer_t *tp, ngx_uint_t code)
     s = tp->session;
     thcf = tp->conf->handshake;
 
+    tp->code = code;
+
     final = tp->step == tp->nsteps - 1
             && ngx_stream_tun_handshake_final(tp, code);
 

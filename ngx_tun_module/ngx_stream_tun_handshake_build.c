@@ -13,6 +13,8 @@ static ngx_int_t ngx_stream_tun_handshake_value(ngx_stream_tun_peer_t *tp,
 static ngx_int_t ngx_stream_tun_handshake_target(ngx_stream_tun_peer_t *tp,
     ngx_stream_tun_destination_t *dst);
 static ngx_int_t ngx_stream_tun_build_socks5(ngx_stream_tun_peer_t *tp);
+static ngx_int_t ngx_stream_tun_socks5_command(ngx_stream_tun_peer_t *tp,
+    ngx_uint_t *command, ngx_stream_tun_destination_t *dst);
 static ngx_int_t ngx_stream_tun_build_http(ngx_stream_tun_peer_t *tp);
 static ngx_int_t ngx_stream_tun_build_headers(ngx_stream_tun_peer_t *tp,
     ngx_str_t *headers);
@@ -107,14 +109,14 @@ ngx_stream_tun_build_socks5(ngx_stream_tun_peer_t *tp)
 {
     u_char                           *p;
     ngx_str_t                         user, password;
-    ngx_uint_t                        i, method;
+    ngx_uint_t                        i, method, command;
     ngx_stream_tun_step_t            *step;
     ngx_stream_tun_destination_t      dst;
     ngx_stream_tun_handshake_conf_t  *thcf;
 
     thcf = tp->conf->handshake;
 
-    if (ngx_stream_tun_handshake_target(tp, &dst) != NGX_OK
+    if (ngx_stream_tun_socks5_command(tp, &command, &dst) != NGX_OK
         || ngx_stream_tun_handshake_value(tp, "user", thcf->user, &user, 0)
            != NGX_OK
         || ngx_stream_tun_handshake_value(tp, "password", thcf->password,
@@ -150,7 +152,7 @@ ngx_stream_tun_build_socks5(ngx_stream_tun_peer_t *tp)
     }
 
     step->out.data = p;
-    p = ngx_stream_tun_socks5_request(p, NGX_STREAM_TUN_SOCKS5_CONNECT, &dst);
+    p = ngx_stream_tun_socks5_request(p, command, &dst);
     step->out.len = p - step->out.data;
     step->parse = ngx_stream_tun_socks5_parse_reply;
     step++;
@@ -166,6 +168,26 @@ ngx_stream_tun_build_socks5(ngx_stream_tun_peer_t *tp)
             tp->steps[i].out.len = 0;
         }
     }
+
+    return NGX_OK;
+}
+
+
+/* datagrams: from where they will come is not known yet, RFC 1928, 4 */
+
+static ngx_int_t
+ngx_stream_tun_socks5_command(ngx_stream_tun_peer_t *tp, ngx_uint_t *command,
+    ngx_stream_tun_destination_t *dst)
+{
+    if (tp->session->connection->type == SOCK_STREAM) {
+        *command = NGX_STREAM_TUN_SOCKS5_CONNECT;
+        return ngx_stream_tun_handshake_target(tp, dst);
+    }
+
+    *command = NGX_STREAM_TUN_SOCKS5_ASSOCIATE;
+
+    ngx_memzero(dst, sizeof(ngx_stream_tun_destination_t));
+    dst->family = AF_INET;
 
     return NGX_OK;
 }

@@ -163,6 +163,13 @@ ngx_stream_tun_handshake_param(ngx_conf_t *cf,
         return NGX_CONF_OK;
     }
 
+    if (ngx_strcmp(value->data, "no_udp") == 0
+        && thcf->protocol == NGX_STREAM_TUN_SOCKS5)
+    {
+        thcf->no_udp = 1;
+        return NGX_CONF_OK;
+    }
+
     for (param = ngx_stream_tun_params; param->name.len; param++) {
 
         if (ngx_strncmp(value->data, param->name.data, param->name.len) != 0) {

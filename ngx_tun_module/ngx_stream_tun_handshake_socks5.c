@@ -15,6 +15,8 @@
 #define NGX_STREAM_TUN_SOCKS5_IPV6       4
 
 
+static u_char *ngx_stream_tun_socks5_address(u_char *p,
+    ngx_stream_tun_destination_t *dst);
 static ngx_int_t ngx_stream_tun_socks5_pair(u_char **pos, u_char *last,
     ngx_uint_t version, ngx_uint_t good, ngx_uint_t *code);
 
@@ -56,6 +58,26 @@ ngx_stream_tun_socks5_request(u_char *p, ngx_uint_t command,
     *p++ = (u_char) command;
     *p++ = 0;
 
+    return ngx_stream_tun_socks5_address(p, dst);
+}
+
+
+u_char *
+ngx_stream_tun_socks5_datagram(u_char *p, ngx_stream_tun_destination_t *dst)
+{
+    /* reserved, and no fragment */
+
+    *p++ = 0;
+    *p++ = 0;
+    *p++ = 0;
+
+    return ngx_stream_tun_socks5_address(p, dst);
+}
+
+
+static u_char *
+ngx_stream_tun_socks5_address(u_char *p, ngx_stream_tun_destination_t *dst)
+{
     switch (dst->family) {
 
     case AF_INET:
@@ -134,8 +156,9 @@ ngx_stream_tun_socks5_pair(u_char **pos, u_char *last, ngx_uint_t version,
 ngx_int_t
 ngx_stream_tun_socks5_parse_reply(u_char **pos, u_char *last, ngx_uint_t *code)
 {
-    u_char  *p;
-    size_t   len;
+    u_char                        *p;
+    ngx_int_t                      rc;
+    ngx_stream_tun_destination_t   dst;
 
     p = *pos;
 
@@ -151,34 +174,95 @@ ngx_stream_tun_socks5_parse_reply(u_char **pos, u_char *last, ngx_uint_t *code)
         return NGX_DECLINED;
     }
 
-    if (last - p < 5) {
+    if (last - p < 3) {
         return NGX_AGAIN;
     }
 
-    switch (p[3]) {
+    p += 3;
+
+    rc = ngx_stream_tun_socks5_parse_address(&p, last, &dst);
+
+    if (rc == NGX_OK) {
+        *code = 0;
+        *pos = p;
+    }
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_stream_tun_socks5_parse_datagram(u_char **pos, u_char *last,
+    ngx_stream_tun_destination_t *dst)
+{
+    u_char  *p;
+
+    p = *pos;
+
+    if (last - p < 3 || p[2] != 0) {
+        return NGX_ERROR;
+    }
+
+    p += 3;
+
+    if (ngx_stream_tun_socks5_parse_address(&p, last, dst) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    *pos = p;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_stream_tun_socks5_parse_address(u_char **pos, u_char *last,
+    ngx_stream_tun_destination_t *dst)
+{
+    u_char  *p;
+
+    p = *pos;
+
+    if (last - p < 2) {
+        return NGX_AGAIN;
+    }
+
+    ngx_memzero(dst, sizeof(ngx_stream_tun_destination_t));
+
+    switch (*p++) {
 
     case NGX_STREAM_TUN_SOCKS5_IPV4:
-        len = 4 + 4 + 2;
+        dst->family = AF_INET;
+        dst->host.len = 4;
         break;
 
     case NGX_STREAM_TUN_SOCKS5_IPV6:
-        len = 4 + 16 + 2;
+        dst->family = AF_INET6;
+        dst->host.len = 16;
         break;
 
     case NGX_STREAM_TUN_SOCKS5_NAME:
-        len = 4 + 1 + p[4] + 2;
+        dst->host.len = *p++;
         break;
 
     default:
         return NGX_ERROR;
     }
 
-    if ((size_t) (last - p) < len) {
+    if ((size_t) (last - p) < dst->host.len + 2) {
         return NGX_AGAIN;
     }
 
-    *code = 0;
-    *pos = p + len;
+    dst->host.data = p;
+    p += dst->host.len;
+
+    if (dst->family != 0) {
+        ngx_memcpy(dst->addr, dst->host.data, dst->host.len);
+        ngx_str_null(&dst->host);
+    }
+
+    dst->port = (in_port_t) (p[0] << 8 | p[1]);
+    *pos = p + 2;
 
     return NGX_OK;
 }

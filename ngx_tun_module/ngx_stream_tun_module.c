@@ -69,7 +69,7 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       &ngx_stream_tun_accepts },
 
     { ngx_string("tun_udp_relay"),
-      NGX_STREAM_SRV_CONF|NGX_CONF_TAKE12,
+      NGX_STREAM_SRV_CONF|NGX_CONF_TAKE123,
       ngx_stream_tun_udp_relay,
       NGX_STREAM_SRV_CONF_OFFSET,
       0,
@@ -290,6 +290,7 @@ ngx_stream_tun_create_srv_conf(ngx_conf_t *cf)
      *     tscf->listen = 0;
      *     tscf->relay = 0;
      *     tscf->filtering = NGX_STREAM_TUN_RELAY_INDEPENDENT;
+     *     tscf->proxy = NULL;
      *     tscf->content_handler = NULL;
      */
 

@@ -25,7 +25,6 @@ ngx_stream_tun_init_peer(ngx_stream_session_t *s,
     ngx_stream_upstream_srv_conf_t *uscf)
 {
     ngx_connection_t                *c;
-    ngx_pool_cleanup_t              *cln;
     ngx_stream_tun_peer_t           *tp;
     ngx_stream_tun_upstream_conf_t  *tucf;
 
@@ -35,14 +34,40 @@ ngx_stream_tun_init_peer(ngx_stream_session_t *s,
                                              ngx_stream_tun_upstream_module);
 
     if (tucf->handshake != NULL && c->type != SOCK_STREAM) {
-        ngx_log_error(NGX_LOG_WARN, c->log, 0,
+        ngx_log_error(NGX_LOG_INFO, c->log, 0,
                       "no UDP by \"tun_handshake %V\"", tucf->handshake->name);
         return NGX_ERROR;
     }
 
+    tp = ngx_stream_tun_create_peer(s, tucf);
+    if (tp == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (tucf->init(s, uscf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    tp->get = s->upstream->peer.get;
+    s->upstream->peer.get = ngx_stream_tun_get_peer;
+
+    return NGX_OK;
+}
+
+
+ngx_stream_tun_peer_t *
+ngx_stream_tun_create_peer(ngx_stream_session_t *s,
+    ngx_stream_tun_upstream_conf_t *tucf)
+{
+    ngx_connection_t       *c;
+    ngx_pool_cleanup_t     *cln;
+    ngx_stream_tun_peer_t  *tp;
+
+    c = s->connection;
+
     cln = ngx_pool_cleanup_add(c->pool, sizeof(ngx_stream_tun_peer_t));
     if (cln == NULL) {
-        return NGX_ERROR;
+        return NULL;
     }
 
     tp = cln->data;
@@ -60,7 +85,7 @@ ngx_stream_tun_init_peer(ngx_stream_session_t *s,
     if (ngx_array_init(&tp->tries, c->pool, 1, sizeof(ngx_stream_tun_try_t))
         != NGX_OK)
     {
-        return NGX_ERROR;
+        return NULL;
     }
 
     ngx_stream_set_ctx(s, tp, ngx_stream_tun_upstream_module);
@@ -68,15 +93,27 @@ ngx_stream_tun_init_peer(ngx_stream_session_t *s,
     if (tucf->handshake != NULL
         && ngx_stream_tun_build_handshake(tp) != NGX_OK)
     {
+        return NULL;
+    }
+
+    return tp;
+}
+
+
+ngx_int_t
+ngx_stream_tun_next_try(ngx_stream_tun_peer_t *tp)
+{
+    ngx_stream_tun_try_t  *try;
+
+    try = ngx_array_push(&tp->tries);
+    if (try == NULL) {
         return NGX_ERROR;
     }
 
-    if (tucf->init(s, uscf) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_memzero(try, sizeof(ngx_stream_tun_try_t));
 
-    tp->get = s->upstream->peer.get;
-    s->upstream->peer.get = ngx_stream_tun_get_peer;
+    tp->state = NGX_STREAM_TUN_HANDSHAKE_IDLE;
+    tp->code = 0;
 
     return NGX_OK;
 }
@@ -122,21 +159,15 @@ static ngx_int_t
 ngx_stream_tun_get_peer(ngx_peer_connection_t *pc, void *data)
 {
     ngx_int_t               rc;
-    ngx_stream_tun_try_t   *try;
     ngx_stream_session_t   *s;
     ngx_stream_tun_peer_t  *tp;
 
     s = pc->log->data;
     tp = ngx_stream_tun_peer(s);
 
-    try = ngx_array_push(&tp->tries);
-    if (try == NULL) {
+    if (ngx_stream_tun_next_try(tp) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    ngx_memzero(try, sizeof(ngx_stream_tun_try_t));
-
-    tp->state = NGX_STREAM_TUN_HANDSHAKE_IDLE;
 
     rc = ngx_stream_tun_connect_peer(tp);
 

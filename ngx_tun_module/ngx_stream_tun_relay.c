@@ -20,12 +20,14 @@ typedef enum {
 } ngx_stream_tun_relay_variable_e;
 
 
+static char *ngx_stream_tun_relay_param(ngx_conf_t *cf,
+    ngx_stream_tun_srv_conf_t *tscf, ngx_str_t *value);
 static void ngx_stream_tun_relay_handler(ngx_stream_session_t *s);
+static ngx_int_t ngx_stream_tun_relay_start(ngx_stream_tun_relay_t *relay);
 static void ngx_stream_tun_relay_first(ngx_stream_tun_relay_t *relay);
 static void ngx_stream_tun_relay_client_handler(ngx_event_t *rev);
 static void ngx_stream_tun_relay_to_upstream(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram);
-static void ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay);
 
 static ngx_stream_tun_relay_peer_t *ngx_stream_tun_relay_remember(
     ngx_stream_tun_relay_t *relay, ngx_tun_datagram_t *datagram);
@@ -69,7 +71,9 @@ ngx_stream_tun_udp_relay(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_stream_tun_srv_conf_t *tscf = conf;
 
+    char                        *rv;
     ngx_str_t                   *value;
+    ngx_uint_t                   i;
     ngx_stream_core_srv_conf_t  *cscf;
 
     if (tscf->relay) {
@@ -78,21 +82,10 @@ ngx_stream_tun_udp_relay(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    if (cf->args->nelts == 3) {
-
-        if (ngx_strcmp(value[2].data, "filtering=independent") == 0) {
-            tscf->filtering = NGX_STREAM_TUN_RELAY_INDEPENDENT;
-
-        } else if (ngx_strcmp(value[2].data, "filtering=address") == 0) {
-            tscf->filtering = NGX_STREAM_TUN_RELAY_ADDRESS;
-
-        } else if (ngx_strcmp(value[2].data, "filtering=port") == 0) {
-            tscf->filtering = NGX_STREAM_TUN_RELAY_PORT;
-
-        } else {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid parameter \"%V\"", &value[2]);
-            return NGX_CONF_ERROR;
+    for (i = 2; i < cf->args->nelts; i++) {
+        rv = ngx_stream_tun_relay_param(cf, tscf, &value[i]);
+        if (rv != NGX_CONF_OK) {
+            return rv;
         }
     }
 
@@ -113,6 +106,50 @@ ngx_stream_tun_udp_relay(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     cscf->handler = ngx_stream_tun_relay_handler;
 
     return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_stream_tun_relay_param(ngx_conf_t *cf, ngx_stream_tun_srv_conf_t *tscf,
+    ngx_str_t *value)
+{
+    ngx_url_t  u;
+
+    if (ngx_strcmp(value->data, "filtering=independent") == 0) {
+        tscf->filtering = NGX_STREAM_TUN_RELAY_INDEPENDENT;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value->data, "filtering=address") == 0) {
+        tscf->filtering = NGX_STREAM_TUN_RELAY_ADDRESS;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value->data, "filtering=port") == 0) {
+        tscf->filtering = NGX_STREAM_TUN_RELAY_PORT;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strncmp(value->data, "proxy=", 6) == 0
+        && value->len > 6
+        && tscf->proxy == NULL)
+    {
+        ngx_memzero(&u, sizeof(ngx_url_t));
+
+        u.host.data = value->data + 6;
+        u.host.len = value->len - 6;
+        u.url = u.host;
+        u.no_resolve = 1;
+
+        tscf->proxy = ngx_stream_upstream_add(cf, &u, 0);
+
+        return (tscf->proxy == NULL) ? NGX_CONF_ERROR : NGX_CONF_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\"", value);
+
+    return NGX_CONF_ERROR;
 }
 
 
@@ -172,17 +209,34 @@ ngx_stream_tun_relay_handler(ngx_stream_session_t *s)
     ngx_rbtree_init(&relay->rbtree, &relay->sentinel,
                     ngx_stream_tun_relay_insert);
 
-    if (ngx_stream_tun_relay_open(relay) != NGX_OK) {
-        ngx_stream_finalize_session(s, NGX_STREAM_INTERNAL_SERVER_ERROR);
+    ctx->relay = relay;
+
+    if (ngx_stream_tun_relay_start(relay) != NGX_OK) {
+        ngx_stream_tun_relay_finalize(relay, NGX_STREAM_BAD_GATEWAY);
         return;
     }
-
-    ctx->relay = relay;
 
     c->read->handler = ngx_stream_tun_relay_client_handler;
     c->write->handler = ngx_stream_tun_relay_client_handler;
 
     ngx_stream_tun_relay_first(relay);
+}
+
+
+static ngx_int_t
+ngx_stream_tun_relay_start(ngx_stream_tun_relay_t *relay)
+{
+    ngx_stream_tun_srv_conf_t  *tscf;
+
+    tscf = ngx_stream_get_module_srv_conf(relay->session,
+                                          ngx_stream_tun_module);
+
+    if (tscf->proxy != NULL) {
+        return ngx_stream_tun_associate(relay, tscf->proxy);
+    }
+
+    return ngx_stream_tun_relay_open(relay,
+                           relay->session->connection->sockaddr->sa_family);
 }
 
 
@@ -237,7 +291,7 @@ ngx_stream_tun_relay_client_handler(ngx_event_t *rev)
     relay = ctx->relay;
 
     if (c->close || rev->timedout) {
-        ngx_stream_tun_relay_finalize(relay);
+        ngx_stream_tun_relay_finalize(relay, NGX_STREAM_OK);
         return;
     }
 
@@ -274,6 +328,11 @@ ngx_stream_tun_relay_to_upstream(ngx_stream_tun_relay_t *relay,
         relay->last_peer = peer;
     }
 
+    if (relay->associate != NULL) {
+        ngx_stream_tun_associate_send(relay, peer->name, datagram);
+        return;
+    }
+
     if (peer->name != NULL) {
         ngx_stream_tun_relay_send_name(peer->name, datagram);
         return;
@@ -283,8 +342,8 @@ ngx_stream_tun_relay_to_upstream(ngx_stream_tun_relay_t *relay,
 }
 
 
-static void
-ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay)
+void
+ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay, ngx_uint_t rc)
 {
     ngx_stream_session_t  *s;
 
@@ -298,8 +357,21 @@ ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay)
 
     ngx_stream_tun_relay_forget_names(relay);
     ngx_stream_tun_relay_close(relay);
+    ngx_stream_tun_associate_close(relay);
 
-    ngx_stream_finalize_session(s, NGX_STREAM_OK);
+    ngx_stream_finalize_session(s, rc);
+}
+
+
+ngx_uint_t
+ngx_stream_tun_relay_known(ngx_stream_tun_relay_t *relay,
+    ngx_tun_datagram_t *datagram)
+{
+    ngx_stream_tun_relay_peer_t  key;
+
+    ngx_stream_tun_relay_key(relay, datagram, &key);
+
+    return ngx_stream_tun_relay_find(relay, &key) != NULL;
 }
 
 

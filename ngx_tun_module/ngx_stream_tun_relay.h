@@ -19,6 +19,9 @@
  */
 
 
+typedef struct ngx_stream_tun_associate_s  ngx_stream_tun_associate_t;
+
+
 /* of a relay to a name: where it leads to */
 
 typedef struct {
@@ -32,6 +35,7 @@ typedef struct {
 
     u_char                    fake[16];
     u_char                    addr[16];   /* when it is known */
+    in_port_t                 port;       /* last, through a proxy */
     ngx_chain_t              *waiting;    /* datagrams, with their port */
     ngx_uint_t                nwaiting;
     unsigned                  known:1;
@@ -52,7 +56,8 @@ typedef struct {
 
 struct ngx_stream_tun_relay_s {
     ngx_stream_session_t     *session;
-    ngx_connection_t         *upstream;
+    ngx_connection_t         *upstream;   /* NULL: not open yet */
+    ngx_stream_tun_associate_t  *associate; /* through a proxy */
     ngx_uint_t                filtering;  /* ngx_stream_tun_filtering_e */
 
     ngx_rbtree_t              rbtree;     /* of peers */
@@ -83,6 +88,14 @@ ngx_uint_t ngx_stream_tun_relay_accepts(ngx_stream_tun_relay_t *relay,
 void ngx_stream_tun_relay_alias(ngx_stream_tun_relay_t *relay,
     ngx_stream_tun_relay_name_t *name, uint16_t port);
 
+/* Has the client sent there?  Or is it known as the address of a name? */
+ngx_uint_t ngx_stream_tun_relay_known(ngx_stream_tun_relay_t *relay,
+    ngx_tun_datagram_t *datagram);
+
+/* Ends the relay and its session. */
+void ngx_stream_tun_relay_finalize(ngx_stream_tun_relay_t *relay,
+    ngx_uint_t rc);
+
 /* ngx_stream_tun_relay_name.c */
 
 /*
@@ -91,6 +104,9 @@ void ngx_stream_tun_relay_alias(ngx_stream_tun_relay_t *relay,
  */
 ngx_int_t ngx_stream_tun_relay_resolve(ngx_stream_tun_relay_t *relay,
     ngx_stream_tun_relay_peer_t *peer, ngx_tun_datagram_t *datagram);
+
+/* Keeps the name while it is in use. */
+void ngx_stream_tun_relay_touch(ngx_stream_tun_relay_name_t *name);
 
 /* Sends to a name: now, when it is known, or not at all. */
 void ngx_stream_tun_relay_send_name(ngx_stream_tun_relay_name_t *name,
@@ -102,11 +118,41 @@ void ngx_stream_tun_relay_forget_names(ngx_stream_tun_relay_t *relay);
 /* ngx_stream_tun_relay_io.c */
 
 /* Opens the socket of a relay; NGX_OK or NGX_ERROR after a line in the log. */
-ngx_int_t ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay);
+ngx_int_t ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay, int family);
 void ngx_stream_tun_relay_close(ngx_stream_tun_relay_t *relay);
 
 /* Sends to the datagram's address, now or at the end of the turn. */
 void ngx_stream_tun_relay_send(ngx_stream_tun_relay_t *relay,
+    ngx_tun_datagram_t *datagram);
+
+/* Room for the largest datagram and its header, until the next call. */
+u_char *ngx_stream_tun_relay_scratch(ngx_stream_tun_relay_t *relay);
+
+/* ngx_stream_tun_associate.c */
+
+/*
+ * A relay through a SOCKS5 proxy: UDP ASSOCIATE, RFC 1928, 4 and 7.  The
+ * upstream's balancer chooses the proxy, and another one where that fails.
+ * Until the proxy has agreed, some datagrams wait; with no proxy left they are
+ * refused, and the session ends.  NGX_ERROR: no proxy can be asked.
+ */
+ngx_int_t ngx_stream_tun_associate(ngx_stream_tun_relay_t *relay,
+    ngx_stream_upstream_srv_conf_t *uscf);
+void ngx_stream_tun_associate_close(ngx_stream_tun_relay_t *relay);
+
+/* Where all datagrams of the relay go to. */
+struct sockaddr *ngx_stream_tun_associate_sockaddr(
+    ngx_stream_tun_associate_t *as, socklen_t *socklen);
+
+/* Sends to the datagram's address, or to the name that it stands for. */
+void ngx_stream_tun_associate_send(ngx_stream_tun_relay_t *relay,
+    ngx_stream_tun_relay_name_t *name, ngx_tun_datagram_t *datagram);
+
+/*
+ * Takes the proxy's header off, and sets the datagram's address to what it
+ * says; NGX_ERROR for what is no datagram, counted.
+ */
+ngx_int_t ngx_stream_tun_associate_received(ngx_stream_tun_relay_t *relay,
     ngx_tun_datagram_t *datagram);
 
 

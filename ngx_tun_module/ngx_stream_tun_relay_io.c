@@ -6,6 +6,7 @@
 
 #include <ngx_stream_tun.h>
 #include <ngx_stream_tun_relay.h>
+#include <ngx_stream_tun_wire.h>
 
 #include <linux/errqueue.h>
 #include <netinet/udp.h>
@@ -60,6 +61,9 @@ struct ngx_stream_tun_batch_s {
     ngx_event_t               event;
     u_char                    data[NGX_STREAM_TUN_RELAY_BATCH];
 
+    u_char                    scratch[NGX_STREAM_TUN_SOCKS5_HEADER
+                                      + NGX_STREAM_TUN_RELAY_BUFFER];
+
     /* what is read into */
     u_char                    in[NGX_STREAM_TUN_RELAY_MSGS]
                                 [NGX_STREAM_TUN_RELAY_BUFFER];
@@ -93,14 +97,13 @@ static void ngx_stream_tun_relay_dummy_handler(ngx_event_t *ev);
 
 
 ngx_int_t
-ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay)
+ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay, int family)
 {
-    int                on, family;
+    int                on;
     ngx_socket_t       fd;
     ngx_connection_t  *c, *pc;
 
     c = relay->session->connection;
-    family = c->sockaddr->sa_family;
 
     fd = socket(family, SOCK_DGRAM|SOCK_NONBLOCK|SOCK_CLOEXEC, 0);
 
@@ -149,6 +152,7 @@ ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay)
         || ngx_add_event(pc->read, NGX_READ_EVENT, NGX_CLEAR_EVENT) != NGX_OK)
     {
         ngx_close_connection(pc);
+        relay->upstream = NULL;
         return NGX_ERROR;
     }
 
@@ -160,6 +164,10 @@ void
 ngx_stream_tun_relay_close(ngx_stream_tun_relay_t *relay)
 {
     ngx_stream_tun_batch_t  *batch;
+
+    if (relay->upstream == NULL) {
+        return;
+    }
 
     batch = ngx_stream_tun_relay_batch(relay);
 
@@ -200,6 +208,13 @@ ngx_stream_tun_relay_batch(ngx_stream_tun_relay_t *relay)
     }
 
     return batch;
+}
+
+
+u_char *
+ngx_stream_tun_relay_scratch(ngx_stream_tun_relay_t *relay)
+{
+    return ngx_stream_tun_relay_batch(relay)->scratch;
 }
 
 
@@ -393,7 +408,15 @@ static socklen_t
 ngx_stream_tun_relay_sockaddr(ngx_stream_tun_relay_t *relay,
     ngx_sockaddr_t *sa, ngx_tun_datagram_t *datagram)
 {
+    socklen_t          socklen;
+    struct sockaddr   *proxy;
     ngx_connection_t  *c;
+
+    if (relay->associate != NULL) {
+        proxy = ngx_stream_tun_associate_sockaddr(relay->associate, &socklen);
+        ngx_memcpy(sa, proxy, socklen);
+        return socklen;
+    }
 
     c = relay->session->connection;
 
@@ -509,12 +532,13 @@ static void
 ngx_stream_tun_relay_received(ngx_stream_tun_relay_t *relay,
     struct msghdr *msg, size_t len)
 {
+    u_char              *data;
     size_t               size;
     ngx_tun_datagram_t   datagram;
 
     ngx_stream_tun_relay_datagram(&datagram, msg->msg_name);
 
-    datagram.data = msg->msg_iov->iov_base;
+    data = msg->msg_iov->iov_base;
     size = ngx_stream_tun_relay_segment(msg);
 
     if (size == 0) {
@@ -522,14 +546,21 @@ ngx_stream_tun_relay_received(ngx_stream_tun_relay_t *relay,
     }
 
     do {
+        datagram.data = data;
         datagram.len = ngx_min(size, len);
+
+        data += datagram.len;
+        len -= datagram.len;
+
+        if (relay->associate != NULL
+            && ngx_stream_tun_associate_received(relay, &datagram) != NGX_OK)
+        {
+            continue;
+        }
 
         if (ngx_stream_tun_relay_accepts(relay, &datagram)) {
             ngx_tun_send_datagram(relay->session->connection, &datagram);
         }
-
-        datagram.data += datagram.len;
-        len -= datagram.len;
 
     } while (len != 0);
 }
@@ -595,7 +626,12 @@ ngx_stream_tun_relay_errors(ngx_stream_tun_relay_t *relay)
 
         rc = ngx_stream_tun_relay_reason(&msg, &reason);
 
-        if (rc != NGX_OK || msg.msg_namelen == 0) {
+        /* of a proxy's socket it tells the client nothing */
+
+        if (rc != NGX_OK
+            || msg.msg_namelen == 0
+            || relay->associate != NULL)
+        {
             continue;
         }
 

@@ -71,7 +71,9 @@ ngx_stream_tun_relay_resolve(ngx_stream_tun_relay_t *relay,
 
     peer->name = name;
 
-    if (ngx_stream_tun_relay_ask(name) != NGX_OK) {
+    /* a proxy is given the name */
+
+    if (relay->associate == NULL && ngx_stream_tun_relay_ask(name) != NGX_OK) {
         name->failed = 1;
     }
 
@@ -192,15 +194,22 @@ ngx_stream_tun_relay_choose(ngx_stream_tun_relay_name_t *name,
 
 
 void
+ngx_stream_tun_relay_touch(ngx_stream_tun_relay_name_t *name)
+{
+    if (ngx_time() - name->touched >= NGX_STREAM_TUN_RELAY_LEASE) {
+        name->touched = ngx_time();
+        ngx_tun_fakeip_touch(name->fip, name->index);
+    }
+}
+
+
+void
 ngx_stream_tun_relay_send_name(ngx_stream_tun_relay_name_t *name,
     ngx_tun_datagram_t *datagram)
 {
     ngx_tun_datagram_t  out;
 
-    if (ngx_time() - name->touched >= NGX_STREAM_TUN_RELAY_LEASE) {
-        name->touched = ngx_time();
-        ngx_tun_fakeip_touch(name->fip, name->index);
-    }
+    ngx_stream_tun_relay_touch(name);
 
     if (name->failed) {
         ngx_stream_tun_relay_refuse(name, datagram);

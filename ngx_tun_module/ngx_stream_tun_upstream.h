@@ -60,7 +60,8 @@ typedef struct {
     ngx_array_t                        fields;       /* header, tlv */
     ngx_array_t                       *final;        /* ngx_uint_t, codes */
     ngx_msec_t                         timeout;
-    ngx_uint_t                         pipeline;     /* unsigned  :1; */
+    unsigned                           pipeline:1;
+    unsigned                           no_udp:1;
 } ngx_stream_tun_handshake_conf_t;
 
 
@@ -140,6 +141,7 @@ typedef struct {
     size_t                             sent;         /* of the step */
     ngx_buf_t                         *in;
     ngx_msec_t                         start;
+    ngx_uint_t                         code;         /* of a refusal */
     ngx_stream_tun_handshake_state_e   state;
 
     ngx_recv_pt                        recv;         /* of the connection */
@@ -174,6 +176,16 @@ ngx_stream_complex_value_t *ngx_stream_tun_compile_value(ngx_conf_t *cf,
 /* In place of peer.init: the balancer's, and our peer.get around its own. */
 ngx_int_t ngx_stream_tun_init_peer(ngx_stream_session_t *s,
     ngx_stream_upstream_srv_conf_t *uscf);
+
+/*
+ * The context of a session with an upstream{} of ours; NULL: no memory, or a
+ * value that cannot be said, after a line in the log.
+ */
+ngx_stream_tun_peer_t *ngx_stream_tun_create_peer(ngx_stream_session_t *s,
+    ngx_stream_tun_upstream_conf_t *tucf);
+
+/* A line of $tun_handshake_status for the peer that is tried next. */
+ngx_int_t ngx_stream_tun_next_try(ngx_stream_tun_peer_t *tp);
 
 /*
  * Connects as the proxy module does, to the peer that the balancer gives;

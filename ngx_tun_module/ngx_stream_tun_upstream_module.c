@@ -4,6 +4,7 @@
  */
 
 
+#include <ngx_stream_tun.h>
 #include <ngx_stream_tun_upstream.h>
 
 #include <net/if.h>
@@ -16,6 +17,7 @@ static char *ngx_stream_tun_upstream_merge_conf(ngx_conf_t *cf, void *parent,
 static ngx_int_t ngx_stream_tun_upstream_init(ngx_conf_t *cf);
 static void ngx_stream_tun_upstream_init_servers(ngx_conf_t *cf,
     ngx_stream_tun_upstream_main_conf_t *tumcf);
+static ngx_int_t ngx_stream_tun_upstream_check_relays(ngx_conf_t *cf);
 static ngx_int_t ngx_stream_tun_upstream_ssl(void);
 static void ngx_stream_tun_upstream_content_handler(ngx_stream_session_t *s);
 
@@ -170,6 +172,10 @@ ngx_stream_tun_upstream_init(ngx_conf_t *cf)
         uscfp[i]->peer.init = ngx_stream_tun_init_peer;
     }
 
+    if (ngx_stream_tun_upstream_check_relays(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     tumcf->ssl = ngx_stream_tun_upstream_ssl();
 
     if (tumcf->handshake) {
@@ -177,6 +183,49 @@ ngx_stream_tun_upstream_init(ngx_conf_t *cf)
 
         tumcf->next_filter = ngx_stream_top_filter;
         ngx_stream_top_filter = ngx_stream_tun_upstream_filter;
+    }
+
+    return NGX_OK;
+}
+
+
+/* datagrams go through SOCKS5 only */
+
+static ngx_int_t
+ngx_stream_tun_upstream_check_relays(ngx_conf_t *cf)
+{
+    ngx_uint_t                        i;
+    ngx_stream_core_srv_conf_t      **cscfp;
+    ngx_stream_core_main_conf_t      *cmcf;
+    ngx_stream_tun_srv_conf_t        *tscf;
+    ngx_stream_tun_upstream_conf_t   *tucf;
+
+    cmcf = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_core_module);
+    cscfp = cmcf->servers.elts;
+
+    for (i = 0; i < cmcf->servers.nelts; i++) {
+
+        tscf = cscfp[i]->ctx->srv_conf[ngx_stream_tun_module.ctx_index];
+
+        if (tscf->proxy == NULL) {
+            continue;
+        }
+
+        tucf = (tscf->proxy->srv_conf == NULL) ? NULL
+               : ngx_stream_conf_upstream_srv_conf(tscf->proxy,
+                                              ngx_stream_tun_upstream_module);
+
+        if (tucf == NULL
+            || tucf->handshake == NULL
+            || tucf->handshake->protocol != NGX_STREAM_TUN_SOCKS5)
+        {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"tun_udp_relay\" in %s:%ui needs an upstream "
+                          "with \"tun_handshake socks5\", \"%V\" is none",
+                          cscfp[i]->file_name, cscfp[i]->line,
+                          &tscf->proxy->host);
+            return NGX_ERROR;
+        }
     }
 
     return NGX_OK;

@@ -65,14 +65,22 @@ ngx_int_t ngx_stream_tun_check_value(ngx_str_t *value, ngx_uint_t spaces);
 #define NGX_STREAM_TUN_SOCKS5_PASSWORD  2
 
 #define NGX_STREAM_TUN_SOCKS5_CONNECT   1
+#define NGX_STREAM_TUN_SOCKS5_ASSOCIATE 3
 
 /* of all three messages */
 #define NGX_STREAM_TUN_SOCKS5_SIZE      (3 + (3 + 255 + 255) + (4 + 256 + 2))
+
+/* in front of each datagram */
+#define NGX_STREAM_TUN_SOCKS5_HEADER    (3 + 1 + 256 + 2)
 
 u_char *ngx_stream_tun_socks5_methods(u_char *p, ngx_uint_t method);
 u_char *ngx_stream_tun_socks5_password(u_char *p, ngx_str_t *user,
     ngx_str_t *password);
 u_char *ngx_stream_tun_socks5_request(u_char *p, ngx_uint_t command,
+    ngx_stream_tun_destination_t *dst);
+
+/* The header of a datagram, RFC 1928, 7. */
+u_char *ngx_stream_tun_socks5_datagram(u_char *p,
     ngx_stream_tun_destination_t *dst);
 
 /* the one method that was offered */
@@ -85,6 +93,22 @@ ngx_int_t ngx_stream_tun_socks5_parse_password(u_char **pos, u_char *last,
     ngx_uint_t *code);
 ngx_int_t ngx_stream_tun_socks5_parse_reply(u_char **pos, u_char *last,
     ngx_uint_t *code);
+
+/*
+ * An address of a reply or a datagram, which begins at its type: NGX_OK,
+ * NGX_AGAIN or NGX_ERROR.  A name's host points into the bytes.
+ */
+ngx_int_t ngx_stream_tun_socks5_parse_address(u_char **pos, u_char *last,
+    ngx_stream_tun_destination_t *dst);
+
+/*
+ * Moves *pos behind the header of a datagram.  NGX_ERROR when it is none, or a
+ * fragment.
+ */
+ngx_int_t ngx_stream_tun_socks5_parse_datagram(u_char **pos, u_char *last,
+    ngx_stream_tun_destination_t *dst);
+
+#define NGX_STREAM_TUN_SOCKS5_UNSUPPORTED  7      /* command */
 
 /* what a reply's number says */
 const char *ngx_stream_tun_socks5_text(ngx_uint_t code);

@@ -67,12 +67,26 @@ for my $host ('203.0.113.7', '2001:db8::7') {
 	is(sum($t, $host, 500000), 'same', "bytes, $host");
 }
 
+# these proxies take no datagrams, and the client hears so
+
+is($t->in('client', sub {
+	my $s = Test::Tun::udp_to('203.0.113.7', 9001) or return "$@";
+
+	for (1 .. 50) {
+		send($s, 'x', 0) // return 'refused';
+		select(undef, undef, undef, 0.1);
+	}
+
+	return 'taken';
+}), 'refused', 'datagrams') if $example eq 'socks5-pool';
+
 my $log = Test::Tun::slurp("$t->{dir}/logs/flows.log");
 
 if ($example eq 'socks5-pool') {
 	like($log, qr/-> 203.0.113.7:80 by 192.0.2.10:1080, 192.0.2.11:1080 -, ok 200/,
 		'failed over');
 	like($log, qr/-> 10.2.0.1:80 by 10.2.0.1:80 - 200/, 'directly');
+	like($log, qr/-> 203.0.113.7:9001 by [^\n]* 7, 7[^\n]* 502/, 'no datagrams');
 	like($log, qr/-> \[2001:db8::7\]:9 by 192.0.2.1[12]:1080 5 502/,
 		'refused by the destination');
 

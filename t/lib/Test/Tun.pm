@@ -361,7 +361,8 @@ sub udp_server {
 
 	my $pid = $self->daemon($options{ns} || 'server', sub {
 		close $r;
-		my $s = IO::Socket::IP->new(LocalAddr => '::', V6Only => 0,
+		my $s = IO::Socket::IP->new(V6Only => 0,
+			LocalAddr => $options{host} // '::',
 			LocalPort => $port, Type => SOCK_DGRAM) or die "bind: $@";
 		setsockopt($s, SOL_SOCKET, SO_RCVBUF, 4000000);
 		close $w;

@@ -244,6 +244,7 @@ logoutput: $dir/logs/danted.log
 internal: 10.1.0.2 port = $port
 internal: fd00:1::2 port = $port
 external: gateway
+udp.connectdst: no
 clientmethod: none
 socksmethod: $method
 user.privileged: root
