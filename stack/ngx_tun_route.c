@@ -513,7 +513,8 @@ ngx_tun_route_warn(ngx_tun_device_t *dev, ngx_log_t *log)
         if (ngx_max(all[0], own[0]) == 1) {
             ngx_log_error(NGX_LOG_WARN, log, 0,
                           "tun \"%V\": \"net.ipv4.conf.%V.rp_filter\" is 1 "
-                          "and drops what goes back to clients, 2 is needed",
+                          "and drops what goes back to those that other "
+                          "rules send here, 2 is needed for them",
                           &dev->conf->name, &dev->conf->name);
         }
 

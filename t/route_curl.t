@@ -117,10 +117,6 @@ for my $filter (0, 1, 2) {
 		start(with("route $route;"
 			. ($route eq 'global' ? 'bypass_uid 33;' : '')));
 
-		# as nginx says it has to be
-
-		filter(2, 'tun0') if $filter == 1;
-
 		for my $family (@families) {
 			my $of = "$label, $family->{name}";
 
