@@ -36,11 +36,14 @@ $t->ip('gateway', qw/ route add default via 10.1.0.2 /);
 $t->ip('gateway', qw/ -6 route add default via fd00:1::2 /);
 $t->ip('server', qw/ route add local /, $_, qw/ dev lo /)
 	for qw{ 192.0.2.0/24 2001:db8::/64 };
+$t->ip('server', qw/ addr add /, $_, qw/ dev lo /)
+	for qw{ 192.0.2.200/32 2001:db8::200/128 };
 $t->ip('server', qw{ route add 10.3.0.0/24 via 10.1.0.1 });
 $t->ip('server', qw{ -6 route add fd00:3::/64 via fd00:1::1 });
 
 page(80, 'directly');
 page(8081, 'by nginx');
+page(80, 'the network', 'client');
 
 my $conf = <<'EOC';
 %%GLOBALS%%
@@ -149,9 +152,25 @@ for my $name (sort keys %host) {
 	}
 
 	is(lan($name), 'by nginx', "$name, global, a network before");
+	isnt(inbound($name), 'the network', "$name, global, inbound before");
 	is(get($name, qw/ curl --interface server /), 'directly',
 		"$name, global, bound");
 }
+
+run(qr/^nft add chain inet direct in/);
+
+for my $name (sort keys %host) {
+	is(inbound($name), 'the network', "$name, global, inbound");
+	is(lan($name), 'by nginx', "$name, global, outbound");
+}
+
+# a port of the machine that leads there
+
+try(qw/ nft add chain inet direct port /, '{ type nat hook prerouting'
+	. ' priority dstnat; }');
+try(qw/ nft add rule inet direct port iifname server tcp dport 8088 dnat ip to
+	10.3.0.2:80 /);
+is(inbound('IPv4', '10.1.0.1:8088'), 'the network', 'a forwarded port');
 
 run(qr/^ip rule add pref 904 /);
 is(lan($_), 'directly', "$_, global, a network") for sort keys %host;
@@ -317,6 +336,18 @@ sub lan {
 	return $out;
 }
 
+# a host of the LAN, from the other side
+
+sub inbound {
+	my ($family, $host) = @_;
+	$host ||= $family eq 'IPv4' ? '10.3.0.2' : '[fd00:3::2]';
+	my (undef, $out) = $t->exec('server', qw/ curl -gsS -m 2 --interface /,
+		$family eq 'IPv4' ? '192.0.2.200' : '2001:db8::200',
+		"http://$host/");
+	chomp $out;
+	return $out;
+}
+
 # what was not made cannot be removed, and the rest is
 
 sub back {
@@ -354,13 +385,13 @@ sub start {
 }
 
 sub page {
-	my ($port, $text) = @_;
+	my ($port, $text, $ns) = @_;
 
 	$t->server($port, sub {
 		my ($s) = @_;
 		sysread($s, my $buf, 4096);
 		Test::Tun::write_all($s, "HTTP/1.0 200 OK\r\n\r\n$text\n");
-	});
+	}, ns => $ns);
 }
 
 # the cgroups are the machine's, whatever became of the test
