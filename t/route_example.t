@@ -8,6 +8,7 @@ use warnings;
 use strict;
 
 use FindBin;
+use Socket qw/ :addrinfo SOCK_DGRAM /;
 use Test::More;
 use Test::Tun;
 
@@ -28,23 +29,39 @@ $conf =~ s/^load_module .*$//mg or die;
 $conf =~ s{/var/log/nginx/}{%%DIR%%/logs/} or die;
 
 $t->server(9000, sub { Test::Tun::write_all($_[0], $_[0]->peerhost()) });
+$t->server(8000, sub { Test::Tun::write_all($_[0], 'inbound') },
+	ns => 'gateway');
+$t->ip('server', qw/ addr add /, $_, qw/ dev lo /)
+	for qw{ 192.0.2.78/32 2001:db8:1::78/128 };
+datagrams($_) for qw/ 192.0.2.78 2001:db8:1::78 /;
 
 my ($rc, $out) = $t->try_run($conf);
 is($rc, 0, 'starts') or diag($out);
 
-for my $case ([ 'IPv4', '192.0.2.77', '10.1.0.1' ],
-	[ 'IPv6', '2001:db8:1::77', 'fd00:1::1' ])
+for my $case ([ 'IPv4', '192.0.2.77', '10.1.0.1', '198.18.0.1' ],
+	[ 'IPv6', '2001:db8:1::77', 'fd00:1::1', 'fd00:198:18::1' ])
 {
-	my ($name, $host, $own) = @$case;
+	my ($name, $host, $own, $device) = @$case;
+
+	# the user of the workers is one like another
+
+	for my $user (0, 33) {
+		is(get('gateway', $host, 9000, $user), $own,
+			"$name, by nginx, from the machine's address");
+		ok(Test::Tun::wait_for(5, sub { logged($host, 9000)
+			== ($user ? 2 : 1) }), "$name, logged");
+	}
+
+	my $far = $host =~ s/77$/78/r;
 
 	is($t->in('gateway', sub {
-		my $s = Test::Tun::connect_to($host, 9000, Timeout => 5)
-			or return "$@";
-		return Test::Tun::read_all($s) =~ s/^::ffff://r;
-	}), $own, "$name, by nginx, from the machine's address");
+		my $s = Test::Tun::udp_to($far, 9000) or return "$@";
+		send($s, 'hello', 0);
+		return $s->sockhost() . ' ' . (Test::Tun::udp_recv($s, 5) // '');
+	}), "$device hello $own", "$name, a datagram by nginx");
 
-	ok($t->wait_for_log(qr/-> \[?\Q$host\E\]?:9000 200/, 'tun.log'),
-		"$name, logged");
+	is(get('server', $own, 8000, 0, LocalAddr => $far), 'inbound',
+		"$name, a service of the machine");
 }
 
 ok($t->stop(), 'ends');
@@ -74,3 +91,40 @@ for my $case (
 }
 
 $t->done();
+
+###############################################################################
+
+sub get {
+	my ($ns, $host, $port, $user, %options) = @_;
+
+	return scalar $t->in($ns, sub {
+		$> = $user if $user;
+
+		my $s = Test::Tun::connect_to($host, $port, Timeout => 5,
+			%options) or return "$@";
+		return scalar(Test::Tun::read_all($s)) =~ s/^::ffff://r;
+	});
+}
+
+sub logged {
+	my ($host, $port) = @_;
+	return scalar(() = Test::Tun::slurp("$t->{dir}/logs/tun.log")
+		=~ /-> \[?\Q$host\E\]?:$port 200/g);
+}
+
+# from the address that was asked, and who has asked
+
+sub datagrams {
+	my ($host) = @_;
+
+	$t->daemon('server', sub {
+		my $s = IO::Socket::IP->new(LocalAddr => $host,
+			LocalPort => 9000, Type => SOCK_DGRAM)
+			or die "bind: $@";
+
+		while (defined(my $from = recv($s, my $data, 65536, 0))) {
+			my (undef, $who) = getnameinfo($from, NI_NUMERICHOST);
+			send($s, "$data $who", 0, $from);
+		}
+	});
+}
