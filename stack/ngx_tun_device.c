@@ -105,6 +105,7 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
         dev->was_up = link.up;
         dev->mtu_found = link.mtu;
         dev->txqlen_found = link.txqlen;
+        dev->group_found = link.group;
     }
 
     if (ngx_tun_device_attach(dev, &link, log) != NGX_OK
@@ -232,6 +233,10 @@ ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
                                            log);
         }
 
+        if (link.group != dev->group_found) {
+            (void) ngx_tun_link_set_group(dev, dev->group_found, log);
+        }
+
     } else if (dev->mtu_raised) {
         (void) ngx_tun_link_set(dev, dev->mtu_raised, link.txqlen,
                                        link.up, log);
@@ -314,6 +319,7 @@ ngx_tun_device_dup(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     dev->was_up = old->was_up;
     dev->mtu_found = old->mtu_found;
     dev->txqlen_found = old->txqlen_found;
+    dev->group_found = old->group_found;
     dev->vnet_len = old->vnet_len;
     dev->offload = old->offload;
     dev->uso = old->uso;

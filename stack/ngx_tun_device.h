@@ -73,6 +73,7 @@ typedef struct {
     ngx_array_t                    added;     /* ngx_tun_address_t of ours */
     ngx_uint_t                     mtu_found; /* before ours, to restore */
     ngx_uint_t                     txqlen_found;
+    ngx_uint_t                     group_found;
     ngx_uint_t                     mtu_raised; /* from it, before the commit */
 
     unsigned                       offload:1; /* the kernel took TSO4 and 6 */

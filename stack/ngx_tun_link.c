@@ -88,6 +88,11 @@ ngx_tun_link_handler(struct nlmsghdr *header, void *data)
         link->txqlen = *(uint32_t *) RTA_DATA(rta);
     }
 
+    rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg), IFLA_GROUP);
+    if (rta != NULL) {
+        link->group = *(uint32_t *) RTA_DATA(rta);
+    }
+
     rta = ngx_tun_netlink_attr(header, sizeof(struct ifinfomsg),
                                IFLA_LINKINFO);
     if (rta == NULL) {
@@ -169,6 +174,30 @@ ngx_tun_link_set(ngx_tun_device_t *dev, ngx_uint_t mtu,
                   "tun \"%V\": cannot set the interface %s with mtu %ui%s%s",
                   &dev->conf->name, up ? "up" : "down", mtu,
                   (msg.error[0] == '\0') ? "" : ": ", msg.error);
+
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_tun_link_set_group(ngx_tun_device_t *dev, ngx_uint_t group, ngx_log_t *log)
+{
+    struct ifinfomsg      *ifi;
+    ngx_tun_netlink_msg_t  msg;
+
+    ifi = ngx_tun_netlink_init(&msg, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+    ifi->ifi_family = AF_UNSPEC;
+    ifi->ifi_index = (int) dev->index;
+
+    ngx_tun_netlink_add_u32(&msg, IFLA_GROUP, (uint32_t) group);
+
+    if (ngx_tun_netlink_talk(dev->netlink, &msg, NULL, NULL) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                  "tun \"%V\": cannot set the group of the interface to %ui",
+                  &dev->conf->name, group);
 
     return NGX_ERROR;
 }

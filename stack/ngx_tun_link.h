@@ -29,6 +29,7 @@ typedef struct {
     ngx_uint_t                index;       /* 0: there is none */
     ngx_uint_t                mtu;
     ngx_uint_t                txqlen;
+    ngx_uint_t                group;
     ngx_uint_t                owner;       /* a user, or -1 */
     unsigned                  up:1;
     unsigned                  tun:1;
@@ -44,6 +45,9 @@ ngx_int_t ngx_tun_link_get(ngx_tun_device_t *dev, ngx_uint_t index,
 
 ngx_int_t ngx_tun_link_set(ngx_tun_device_t *dev, ngx_uint_t mtu,
     ngx_uint_t txqlen, ngx_uint_t up, ngx_log_t *log);
+
+ngx_int_t ngx_tun_link_set_group(ngx_tun_device_t *dev, ngx_uint_t group,
+    ngx_log_t *log);
 
 /* The configured ones that are missing; those that were, are in dev->added. */
 ngx_int_t ngx_tun_address_add(ngx_tun_device_t *dev, ngx_tun_device_t *old,

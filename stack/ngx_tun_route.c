@@ -7,6 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include <ngx_tun_link.h>
 #include <ngx_tun_netlink.h>
 #include <ngx_tun_route.h>
 #include <ngx_tun_route_plan.h>
@@ -49,6 +50,12 @@ ngx_tun_route_add(ngx_tun_device_t *dev, ngx_log_t *log)
         || dev->conf->route.mode == NGX_TUN_ROUTE_OFF)
     {
         return NGX_OK;
+    }
+
+    if (ngx_tun_route_grouped(dev->conf)
+        && ngx_tun_link_set_group(dev, NGX_TUN_ROUTE_GROUP, log) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     pool = ngx_create_pool(4096, log);
@@ -258,6 +265,8 @@ ngx_tun_route_rule_handler(struct nlmsghdr *header, void *data)
     rule->prefix = frh->src_len;
     rule->suppress = ngx_tun_route_u32(header, size, FRA_SUPPRESS_PREFIXLEN,
                                        (uint32_t) -1);
+    rule->group = ngx_tun_route_u32(header, size, FRA_SUPPRESS_IFGROUP,
+                                    (uint32_t) -1);
     rule->mark.first = ngx_tun_route_u32(header, size, FRA_FWMARK, 0);
     rule->mark.second = ngx_tun_route_u32(header, size, FRA_FWMASK, 0);
 
@@ -390,6 +399,10 @@ ngx_tun_route_change_rule(ngx_tun_route_ctx_t *ctx,
 
     if (rule->suppress != (uint32_t) -1) {
         ngx_tun_netlink_add_u32(&msg, FRA_SUPPRESS_PREFIXLEN, rule->suppress);
+    }
+
+    if (rule->group != (uint32_t) -1) {
+        ngx_tun_netlink_add_u32(&msg, FRA_SUPPRESS_IFGROUP, rule->group);
     }
 
     if (rule->mark.first != 0) {

@@ -23,6 +23,7 @@ enum {
     NGX_TUN_ROUTE_PREF_MAIN,
     NGX_TUN_ROUTE_PREF_DEVICE,
     NGX_TUN_ROUTE_PREF_OWN,
+    NGX_TUN_ROUTE_PREF_CLOSED,
     NGX_TUN_ROUTE_PREF_BOUND,
     NGX_TUN_ROUTE_PREF_TABLE
 };
@@ -33,6 +34,7 @@ static void ngx_tun_route_want_family(ngx_tun_route_ctx_t *ctx, int family,
 static void ngx_tun_route_want_bypass(ngx_tun_route_ctx_t *ctx, int family);
 static void ngx_tun_route_want_gateway(ngx_tun_route_ctx_t *ctx, int family);
 static void ngx_tun_route_want_global(ngx_tun_route_ctx_t *ctx, int family);
+static void ngx_tun_route_want_bound6(ngx_tun_route_ctx_t *ctx);
 
 
 ngx_int_t
@@ -283,13 +285,47 @@ ngx_tun_route_want_global(ngx_tun_route_ctx_t *ctx, int family)
         return;
     }
 
-    /*
-     * A result of "unreachable" is looked up again with a source, and would
-     * find its way out by these.
-     */
+    ngx_tun_route_want_bound6(ctx);
 
-    for (i = 0; i < 2 && !ctx->conf->route.fail_closed; i++) {
-        rule = ngx_tun_route_rule(ctx, family, NGX_TUN_ROUTE_PREF_BOUND,
+    (void) ngx_tun_route_rule(ctx, family, NGX_TUN_ROUTE_PREF_TABLE, table,
+                              NULL);
+}
+
+
+/*
+ * A result of "unreachable" is looked up again, with a source, and would find
+ * its way out as if it were bound.  So what is bound has to pass the table
+ * too, and the route of a device that is there is not taken, by its group.
+ */
+
+static void
+ngx_tun_route_want_bound6(ngx_tun_route_ctx_t *ctx)
+{
+    ngx_uint_t             i, closed;
+    ngx_tun_route_rule_t  *rule;
+
+    closed = ctx->conf->route.fail_closed;
+
+    if (closed && !ngx_tun_route_grouped(ctx->conf)) {
+        return;
+    }
+
+    for (i = 0; i < 2; i++) {
+
+        if (closed) {
+            rule = ngx_tun_route_rule(ctx, AF_INET6,
+                                      NGX_TUN_ROUTE_PREF_CLOSED,
+                                      ctx->conf->route.table, "lo");
+            if (rule == NULL) {
+                return;
+            }
+
+            rule->group = NGX_TUN_ROUTE_GROUP;
+            rule->prefix = 1;
+            rule->src[0] = i ? 0x80 : 0;
+        }
+
+        rule = ngx_tun_route_rule(ctx, AF_INET6, NGX_TUN_ROUTE_PREF_BOUND,
                                   RT_TABLE_MAIN, "lo");
         if (rule == NULL) {
             return;
@@ -298,9 +334,28 @@ ngx_tun_route_want_global(ngx_tun_route_ctx_t *ctx, int family)
         rule->prefix = 1;
         rule->src[0] = i ? 0x80 : 0;
     }
+}
 
-    (void) ngx_tun_route_rule(ctx, family, NGX_TUN_ROUTE_PREF_TABLE, table,
-                              NULL);
+
+ngx_uint_t
+ngx_tun_route_grouped(ngx_tun_device_conf_t *conf)
+{
+    ngx_uint_t          i;
+    ngx_tun_address_t  *addr;
+
+    if (conf->route.mode != NGX_TUN_ROUTE_GLOBAL || !conf->route.fail_closed) {
+        return 0;
+    }
+
+    addr = conf->addresses.elts;
+
+    for (i = 0; i < conf->addresses.nelts; i++) {
+        if (addr[i].addr_len == 16) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -322,6 +377,7 @@ ngx_tun_route_rule(ngx_tun_route_ctx_t *ctx, int family,
     rule->preference = (uint32_t) (ctx->conf->route.table + preference);
     rule->table = (uint32_t) table;
     rule->suppress = (uint32_t) -1;
+    rule->group = (uint32_t) -1;
     rule->uid.first = NGX_TUN_ROUTE_NO_UID;
 
     if (iif != NULL) {

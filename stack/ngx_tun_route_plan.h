@@ -24,6 +24,9 @@
 
 #define NGX_TUN_ROUTE_NO_UID   0xffffffff
 
+/* of the device, where a rule has to know whether it is there */
+#define NGX_TUN_ROUTE_GROUP    177
+
 
 /* without padding, to be compared as bytes */
 
@@ -33,6 +36,7 @@ typedef struct {
     uint32_t               table;
     uint32_t               invert;
     uint32_t               suppress;   /* prefix length, or -1 */
+    uint32_t               group;      /* of devices suppressed, or -1 */
     uint32_t               prefix;     /* of src */
     ngx_tun_route_pair_t   mark;
     ngx_tun_route_pair_t   uid;        /* NGX_TUN_ROUTE_NO_UID: none */
@@ -70,6 +74,9 @@ ngx_int_t ngx_tun_route_init(ngx_tun_route_ctx_t *ctx,
 
 /* Fills the lists with what ctx->conf wants; ctx->failed: out of memory. */
 void ngx_tun_route_want(ngx_tun_route_ctx_t *ctx);
+
+/* Does it need a device of NGX_TUN_ROUTE_GROUP? */
+ngx_uint_t ngx_tun_route_grouped(ngx_tun_device_conf_t *conf);
 
 /*
  * Push an element that is zeroed but for the arguments, where preference is

@@ -132,6 +132,7 @@ for my $filter (0, 1, 2) {
 			services($of, $family) if $route eq 'global';
 		}
 
+		isnt(state(), $before, "$label, rules") if $local || $lan;
 		ok($t->stop(), "$label, ends");
 		is(state(), $before, "$label, clean");
 	}
@@ -139,9 +140,62 @@ for my $filter (0, 1, 2) {
 
 filter(0, qw/ all default server client /);
 
+# services are served when all is closed that could get around the device, and a
+# device of somebody else is left as it was
+
+$t->ip('gateway', qw/ tuntap add tun0 mode tun multi_queue /);
+$t->ip('gateway', qw/ link set tun0 group 5 /);
+
+for my $on (qw/ on off on /) {
+	my $route = "route global; bypass_uid 33; fail_closed $on;";
+
+	if ($on eq 'on' && !$t->pid()) {
+		start(with($route));
+
+	} else {
+		my $old = state();
+		$t->reload(with($route));
+		ok(Test::Tun::wait_for(5, sub { state() ne $old }), 'reload');
+	}
+
+	for my $family (@families) {
+		my $of = "fail_closed $on, $family->{name}";
+
+		page($of, 'gateway', $family, 1);
+		page("$of, LAN", 'client', $family, 1);
+		services($of, $family);
+	}
+}
+
+my @pids = ($t->pid(), $t->workers());
+killed(@pids);
+$t->ip('gateway', qw/ link del tun0 /);
+
+for my $family (@families) {
+	my $host = sprintf $family->{any}, ++$n;
+	my @curl = (qw/ curl -gsS -m 2 /, $family->{name} eq 'IPv4'
+		? "http://$host/" : "http://[$host]/");
+
+	for my $ns (qw/ gateway client /) {
+		my (undef, $out) = $t->exec($ns, @curl);
+		like($out, qr/^curl: \((7|28)\)/, "closed, $family->{name}, $ns");
+	}
+}
+
+$t->ip('gateway', qw/ tuntap add tun0 mode tun multi_queue /);
+$t->ip('gateway', qw/ link set tun0 group 5 /);
+
+start(with('route global; bypass_uid 33; fail_closed on;'));
+ok($t->stop(), 'fail_closed, ends');
+
+like($t->ip('gateway', qw/ link show tun0 /), qr/ group 5 /,
+	'the group that it had');
+$t->ip('gateway', qw/ link del tun0 /);
+is(state(), $before, 'fail_closed, clean');
+
 # two instances: this one has the machine, the other one the LAN
 
-my $global = 'route global; route_table 3000; bypass_uid 33;';
+my $global = 'route global; bypass_uid 33;';
 my $gateway = 'route gateway client; route_table 2000;';
 
 start(with($global));
@@ -192,7 +246,7 @@ start2($gateway);
 is(state(), $two . rules($one), 'the other has cleaned its own');
 page('and works', 'client', $families[$_], 2) for 0, 1;
 
-start(with('route fakeip; route_table 3000;'));
+start(with('route fakeip;'));
 is(state(), $two, 'one has cleaned its own');
 
 kill 'TERM', (pids2())[0];
@@ -208,7 +262,8 @@ $t->done();
 
 ###############################################################################
 
-sub with { $conf =~ s/ROUTE/$_[0]/r =~ s/%%LOGS%%/%%DIR%%\/logs/r }
+sub with { $conf =~ s/ROUTE/route_table 3000; $_[0]/r
+	=~ s/%%LOGS%%/%%DIR%%\/logs/r }
 
 sub start {
 	my ($conf) = @_;
