@@ -34,6 +34,7 @@ static void ngx_tun_route_want_family(ngx_tun_route_ctx_t *ctx, int family,
 static void ngx_tun_route_want_bypass(ngx_tun_route_ctx_t *ctx, int family);
 static void ngx_tun_route_want_gateway(ngx_tun_route_ctx_t *ctx, int family);
 static void ngx_tun_route_want_global(ngx_tun_route_ctx_t *ctx, int family);
+static void ngx_tun_route_want_near(ngx_tun_route_ctx_t *ctx);
 static void ngx_tun_route_want_bound6(ngx_tun_route_ctx_t *ctx);
 
 
@@ -268,6 +269,8 @@ ngx_tun_route_want_global(ngx_tun_route_ctx_t *ctx, int family)
     }
 
     if (family == AF_INET) {
+        ngx_tun_route_want_near(ctx);
+
         rule = ngx_tun_route_rule(ctx, family, NGX_TUN_ROUTE_PREF_BOUND,
                                   table, "lo");
         if (rule == NULL) {
@@ -289,6 +292,39 @@ ngx_tun_route_want_global(ngx_tun_route_ctx_t *ctx, int family)
 
     (void) ngx_tun_route_rule(ctx, family, NGX_TUN_ROUTE_PREF_TABLE, table,
                               NULL);
+}
+
+
+/*
+ * What no router passes on.  The kernel routes it as anything else in IPv4, and
+ * does so by its table "local" and by interfaces in IPv6.
+ */
+
+static void
+ngx_tun_route_want_near(ngx_tun_route_ctx_t *ctx)
+{
+    ngx_uint_t              i;
+    ngx_tun_route_entry_t  *entry;
+
+    static struct {
+        u_char    dst[4];
+        uint32_t  prefix;
+    } near[] = {
+        { { 169, 254, 0, 0 }, 16 },
+        { { 224, 0, 0, 0 }, 4 },
+        { { 255, 255, 255, 255 }, 32 }
+    };
+
+    for (i = 0; i < sizeof(near) / sizeof(near[0]); i++) {
+        entry = ngx_tun_route_entry(ctx, AF_INET, RTN_THROW,
+                                    NGX_TUN_ROUTE_METRIC);
+        if (entry == NULL) {
+            return;
+        }
+
+        entry->prefix = near[i].prefix;
+        ngx_memcpy(entry->dst, near[i].dst, 4);
+    }
 }
 
 

@@ -165,6 +165,10 @@ for my $on (qw/ on off on /) {
 		page("$of, LAN", 'client', $family, 1);
 		services($of, $family);
 	}
+
+	like($t->ip('gateway', qw/ route get /, $_), qr/ dev server /,
+		"fail_closed $on, $_ is not routed")
+		for qw/ 169.254.169.254 224.0.0.251 239.255.255.250 /;
 }
 
 my @pids = ($t->pid(), $t->workers());
@@ -455,10 +459,10 @@ sub state {
 sub rules {
 	my ($state) = @_;
 
-	# of a device that is gone
+	# of a device that is gone, and what leads nowhere
 
 	return join '', map { s/(iif tun\d)(?! \[det)/$1 [detached]/r }
-		grep { /^rule/ } split /^/, $state;
+		grep { /^rule|^route -\d throw/ } split /^/, $state;
 }
 
 END {
