@@ -95,10 +95,11 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
 
     if (old != NULL
         && (old->conf.device.netns.len != st->conf.device.netns.len
-            || ngx_memcmp(old->conf.device.netns.data,
-                          st->conf.device.netns.data,
-                          st->conf.device.netns.len)
-               != 0))
+            || (st->conf.device.netns.len != 0
+                && ngx_memcmp(old->conf.device.netns.data,
+                              st->conf.device.netns.data,
+                              st->conf.device.netns.len)
+                   != 0)))
     {
         old = NULL;
     }
