@@ -129,18 +129,21 @@ back();
 
 start('route global; bypass_mark 0x1d;');
 
+# strict but for the commands
+
+sysctl("net.ipv4.conf.$_.rp_filter", 1) for qw/ all server client tun0 /;
+
 my $missing = missing('cgroup v2');
 
 if ($missing) {
 	block(qr/^nft add table inet direct/);
 	block(qr/^nft add chain inet direct nat/);
+	try(qw/ nft add table inet direct /);
 
 } else {
 	run(qr/^nft add table inet direct/);
 	run(qr/^nft add chain inet direct nat/);
 }
-
-sysctl("net.ipv4.conf.$_.rp_filter", 2) for qw/ all server client /;
 
 for my $name (sort keys %host) {
 	is(get($name), 'by nginx', "$name, global");
@@ -157,6 +160,7 @@ for my $name (sort keys %host) {
 		"$name, global, bound");
 }
 
+sysctl('net.ipv4.conf.server.rp_filter', 1);
 run(qr/^nft add chain inet direct in/);
 
 for my $name (sort keys %host) {
@@ -312,6 +316,18 @@ sub dns {
 			like($out, qr/^fd00:198:18:/,
 				"$name, asks $server $tcp");
 		}
+	}
+
+	# a user, instead of the mark
+
+	if ($t->{dns}++ == 1) {
+		try('sh', '-ec', block(qr/^nft add chain inet tunnel dns/)
+			=~ s/meta mark 0x2a/meta skuid 1000/r);
+
+		my (undef, $out) = try(qw/ setpriv --reuid 1000 --clear-groups
+			dig +short +tries=1 +time=5 A user.example
+			@10.1.0.53 /);
+		like($out, qr/^198\.1[89]\./, 'a user asks');
 	}
 
 	my (undef, $out) = try(qw/ dig +short +tries=1 +time=1 A
