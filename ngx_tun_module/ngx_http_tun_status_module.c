@@ -72,6 +72,7 @@ static const ngx_http_tun_status_counter_t  ngx_http_tun_status_counters[] = {
     ngx_http_tun_status_counter(flows),
     ngx_http_tun_status_counter(active),
     ngx_http_tun_status_counter(refused),
+    ngx_http_tun_status_counter(looped),
     ngx_http_tun_status_counter(early),
     ngx_http_tun_status_counter(udp_flows),
     ngx_http_tun_status_counter(udp_active),

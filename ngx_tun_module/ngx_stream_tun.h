@@ -70,6 +70,7 @@ typedef struct {
 
 
 typedef struct ngx_stream_tun_batch_s  ngx_stream_tun_batch_t;
+typedef struct ngx_stream_tun_upstream_conf_s  ngx_stream_tun_upstream_conf_t;
 
 
 typedef struct {
@@ -78,6 +79,11 @@ typedef struct {
     ngx_stream_filter_pt         next_filter;
     BIO_METHOD                  *bio_method; /* TLS over our connections */
     ngx_stream_tun_batch_t      *batch;      /* of relays, in a worker */
+
+    ngx_tun_guard_t              guard;      /* against loops */
+    ngx_stream_session_t        *guarded;    /* that is about to connect */
+    ngx_stream_tun_upstream_conf_t  *socket; /* its options, or NULL */
+    ngx_int_t                  (*add_conn)(ngx_connection_t *c);
 } ngx_stream_tun_main_conf_t;
 
 
@@ -107,12 +113,22 @@ typedef struct {
 typedef struct ngx_stream_tun_relay_s  ngx_stream_tun_relay_t;
 
 
-/* of a session of a UDP flow */
+/* of a session that comes through a device */
 
 typedef struct {
+    ngx_tun_guard_entry_t          entry;    /* of the upstream's socket */
+    ngx_event_get_peer_pt          get;      /* of the balancer */
+    ngx_resolver_handler_pt        resolved; /* of the proxy module */
+    ngx_event_handler_pt           connect;  /* and its */
+    ngx_event_t                    event;
+
+    /* of a UDP flow */
+
     ngx_event_free_peer_pt         free;     /* of the balancer */
     ngx_stream_tun_relay_t        *relay;
-    ngx_uint_t                     refused;  /* unsigned  refused:1; */
+
+    unsigned                       guarded:1;
+    unsigned                       refused:1;
 } ngx_stream_tun_ctx_t;
 
 
@@ -213,12 +229,45 @@ void ngx_stream_tun_init_phases(ngx_cycle_t *cycle);
          ngx_stream_get_module_main_conf(s, ngx_stream_tun_module))           \
              ->next_filter(s, in, from_upstream)
 
+/* The context of a session, or NULL without memory. */
+ngx_stream_tun_ctx_t *ngx_stream_tun_get_ctx(ngx_stream_session_t *s);
+
+/* Is it the connection that had the number, which handlers may have closed? */
+#define ngx_stream_tun_alive(c, n)                                            \
+    ((c)->fd != (ngx_socket_t) -1 && (c)->number == (n))
+
+/* ngx_stream_tun_guard_session.c */
+
+/* At postconfiguration: the zone that tells of loops. */
+ngx_int_t ngx_stream_tun_guard_init(ngx_conf_t *cf,
+    ngx_stream_tun_main_conf_t *tmcf);
+
+/* Calls a content handler; what it connects to is watched from then on. */
+void ngx_stream_tun_guard_handler(ngx_stream_session_t *s,
+    ngx_stream_content_handler_pt handler);
+
+/*
+ * May a session of a device not be connected there, for the address stands
+ * for a name?  A line in the log, one in a second, says so.
+ */
+ngx_uint_t ngx_stream_tun_guard_fake(ngx_stream_session_t *s,
+    struct sockaddr *sockaddr, ngx_str_t *name);
+
+/*
+ * As ngx_event_connect_peer() of the upstream, with the options of `tun_socket`
+ * if not NULL; a session of a device is watched.
+ */
+ngx_int_t ngx_stream_tun_guard_connect(ngx_stream_session_t *s,
+    ngx_stream_tun_upstream_conf_t *tucf);
+
+/* Gives the socket that a session sends datagrams from its port. */
+void ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
+    int family);
+
 /* ngx_stream_tun_udp.c */
 
 /* At postconfiguration. */
 ngx_int_t ngx_stream_tun_init_udp(ngx_conf_t *cf);
-
-ngx_stream_tun_ctx_t *ngx_stream_tun_udp_ctx(ngx_stream_session_t *s);
 
 /* The filter for sessions of datagrams, while an upstream is connected. */
 ngx_int_t ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,

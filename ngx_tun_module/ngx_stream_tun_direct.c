@@ -357,7 +357,10 @@ ngx_stream_tun_get_direct_peer(ngx_peer_connection_t *pc, void *data)
 
         addr = &direct->addrs[direct->next++];
 
-        if (!ngx_stream_tun_guarded(direct->tp->conf, addr, pc->log)) {
+        if (!ngx_stream_tun_guarded(direct->tp->conf, addr, pc->log)
+            && !ngx_stream_tun_guard_fake(direct->tp->session, addr->sockaddr,
+                                          &addr->name))
+        {
             pc->sockaddr = addr->sockaddr;
             pc->socklen = addr->socklen;
             pc->name = &addr->name;

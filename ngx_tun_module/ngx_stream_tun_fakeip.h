@@ -91,6 +91,9 @@ ngx_str_t *ngx_stream_tun_fakeip_name(ngx_stream_session_t *s);
 ngx_int_t ngx_stream_tun_fakeip_find(ngx_stream_session_t *s, u_char *addr,
     size_t addr_len, ngx_str_t *name, ngx_tun_fakeip_t **fip, uint32_t *index);
 
+/* Is it an address of a pool that may stand for a name? */
+ngx_uint_t ngx_stream_tun_fakeip_is_fake(ngx_stream_session_t *s,
+    struct sockaddr *sa);
 
 /* ngx_stream_tun_fakeip_conf.c */
 

@@ -248,6 +248,50 @@ ngx_stream_tun_fakeip_lease(ngx_event_t *ev)
 }
 
 
+ngx_uint_t
+ngx_stream_tun_fakeip_is_fake(ngx_stream_session_t *s, struct sockaddr *sa)
+{
+    u_char                               *addr;
+    size_t                                len;
+    uint32_t                              index;
+    ngx_uint_t                            i;
+    ngx_stream_tun_fakeip_zone_t        **zonep;
+    ngx_stream_tun_fakeip_main_conf_t    *fmcf;
+
+    switch (sa->sa_family) {
+
+    case AF_INET:
+        addr = (u_char *) &((struct sockaddr_in *) sa)->sin_addr;
+        len = 4;
+        break;
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        addr = (u_char *) &((struct sockaddr_in6 *) sa)->sin6_addr;
+        len = 16;
+        break;
+#endif
+
+    default: /* AF_UNIX */
+        return 0;
+    }
+
+    fmcf = ngx_stream_get_module_main_conf(s, ngx_stream_tun_fakeip_module);
+    zonep = fmcf->zones.elts;
+
+    for (i = 0; i < fmcf->zones.nelts; i++) {
+
+        if (ngx_tun_fakeip_index(&zonep[i]->fip, addr, len, &index) == NGX_OK
+            && !ngx_stream_tun_fakeip_is_reserved(fmcf, addr, len))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 ngx_str_t *
 ngx_stream_tun_fakeip_name(ngx_stream_session_t *s)
 {

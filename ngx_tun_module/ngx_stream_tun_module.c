@@ -331,7 +331,9 @@ ngx_stream_tun_postconfiguration(ngx_conf_t *cf)
 
     ngx_stream_tun_init_sessions(cf, tmcf);
 
-    if (ngx_stream_tun_init_udp(cf) != NGX_OK) {
+    if (ngx_stream_tun_guard_init(cf, tmcf) != NGX_OK
+        || ngx_stream_tun_init_udp(cf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -425,6 +427,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.generation = st->generation;
         options.icmp = (st->icmp != NULL) ? &st->icmp[ngx_worker] : NULL;
         options.system = st->system;
+        options.guard = (tmcf->guard.shared != NULL) ? &tmcf->guard : NULL;
         options.part = i * ccf->worker_processes + ngx_worker;
 
         st->tun = ngx_tun_open(&options, cycle);

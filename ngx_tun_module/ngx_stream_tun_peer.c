@@ -11,7 +11,6 @@ static void ngx_stream_tun_cleanup_peer(void *data);
 static ngx_uint_t ngx_stream_tun_peer_ssl(ngx_stream_session_t *s);
 static ngx_int_t ngx_stream_tun_get_peer(ngx_peer_connection_t *pc,
     void *data);
-static ngx_int_t ngx_stream_tun_add_connection(ngx_connection_t *c);
 static void ngx_stream_tun_taken_handler(ngx_event_t *ev);
 
 
@@ -192,50 +191,18 @@ ngx_int_t
 ngx_stream_tun_connect_peer(ngx_stream_tun_peer_t *tp)
 {
     ngx_int_t               rc;
-    ngx_event_actions_t     actions;
     ngx_peer_connection_t  *pc;
 
     pc = &tp->session->upstream->peer;
 
-    /* between its socket() and its connect(), nginx adds the events */
-
-    actions = ngx_event_actions;
-
-    if (tp->conf->socket) {
-        ngx_event_actions.add_conn = ngx_stream_tun_add_connection;
-    }
-
     pc->get = tp->get;
 
-    rc = ngx_event_connect_peer(pc);
+    rc = ngx_stream_tun_guard_connect(tp->session,
+                                      tp->conf->socket ? tp->conf : NULL);
 
     pc->get = ngx_stream_tun_get_peer;
-    ngx_event_actions.add_conn = actions.add_conn;
 
     return rc;
-}
-
-
-static ngx_int_t
-ngx_stream_tun_add_connection(ngx_connection_t *c)
-{
-    ngx_stream_session_t   *s;
-    ngx_stream_tun_peer_t  *tp;
-
-    s = c->log->data;
-    tp = ngx_stream_tun_peer(s);
-
-    if (ngx_stream_tun_set_socket(tp->conf, c->fd, c->log) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    /* as its own add_conn() does with epoll, the only method there is */
-
-    if (ngx_add_event(c->read, NGX_READ_EVENT, NGX_CLEAR_EVENT) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return ngx_add_event(c->write, NGX_WRITE_EVENT, NGX_CLEAR_EVENT);
 }
 
 

@@ -193,7 +193,7 @@ ngx_stream_tun_relay_handler(ngx_stream_session_t *s)
 
     tscf = ngx_stream_get_module_srv_conf(s, ngx_stream_tun_module);
 
-    ctx = ngx_stream_tun_udp_ctx(s);
+    ctx = ngx_stream_tun_get_ctx(s);
     relay = ngx_pcalloc(c->pool, sizeof(ngx_stream_tun_relay_t));
 
     if (ctx == NULL || relay == NULL) {

@@ -129,6 +129,8 @@ ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay, int family)
         (void) setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(int));
     }
 
+    ngx_stream_tun_guard_bind(relay->session, fd, family);
+
     pc = ngx_get_connection(fd, c->log);
 
     if (pc == NULL) {

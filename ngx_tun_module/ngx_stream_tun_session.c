@@ -14,8 +14,6 @@ static ngx_int_t ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
     ngx_stream_phase_handler_t *ph);
 static ngx_int_t ngx_stream_tun_sent(ngx_stream_session_t *s,
     ngx_uint_t last, ngx_uint_t from_upstream, ngx_int_t rc);
-static ngx_uint_t ngx_stream_tun_alive(ngx_connection_t *c,
-    ngx_atomic_uint_t number);
 
 
 void
@@ -84,12 +82,16 @@ ngx_stream_tun_content_handler(ngx_stream_session_t *s)
     c = s->connection;
     number = c->number;
 
-    if (!ngx_stream_tun_session(s)
-        || c->type == SOCK_DGRAM
+    if (!ngx_stream_tun_session(s)) {
+        tscf->content_handler(s);
+        return;
+    }
+
+    if (c->type == SOCK_DGRAM
         || tscf->accept == NGX_STREAM_TUN_EARLY
         || ngx_stream_tun_by_kernel(c))
     {
-        tscf->content_handler(s);
+        ngx_stream_tun_guard_handler(s, tscf->content_handler);
         return;
     }
 
@@ -102,7 +104,7 @@ ngx_stream_tun_content_handler(ngx_stream_session_t *s)
         }
     }
 
-    tscf->content_handler(s);
+    ngx_stream_tun_guard_handler(s, tscf->content_handler);
 
     /* a handler that waits without an upstream waits for the client */
 
@@ -214,8 +216,22 @@ ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
 }
 
 
-static ngx_uint_t
-ngx_stream_tun_alive(ngx_connection_t *c, ngx_atomic_uint_t number)
+ngx_stream_tun_ctx_t *
+ngx_stream_tun_get_ctx(ngx_stream_session_t *s)
 {
-    return c->fd != (ngx_socket_t) -1 && c->number == number;
+    ngx_stream_tun_ctx_t  *ctx;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_pcalloc(s->connection->pool,
+                          sizeof(ngx_stream_tun_ctx_t));
+        if (ctx == NULL) {
+            return NULL;
+        }
+
+        ngx_stream_set_ctx(s, ctx, ngx_stream_tun_module);
+    }
+
+    return ctx;
 }

@@ -45,7 +45,7 @@ ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
 
     u = s->upstream;
 
-    ctx = ngx_stream_tun_udp_ctx(s);
+    ctx = ngx_stream_tun_get_ctx(s);
     if (ctx == NULL) {
         return NGX_ERROR;
     }
@@ -71,27 +71,6 @@ ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
     }
 
     return rc;
-}
-
-
-ngx_stream_tun_ctx_t *
-ngx_stream_tun_udp_ctx(ngx_stream_session_t *s)
-{
-    ngx_stream_tun_ctx_t  *ctx;
-
-    ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
-
-    if (ctx == NULL) {
-        ctx = ngx_pcalloc(s->connection->pool,
-                          sizeof(ngx_stream_tun_ctx_t));
-        if (ctx == NULL) {
-            return NULL;
-        }
-
-        ngx_stream_set_ctx(s, ctx, ngx_stream_tun_module);
-    }
-
-    return ctx;
 }
 
 
@@ -122,6 +101,7 @@ ngx_stream_tun_udp_recv(ngx_connection_t *c, u_char *buf, size_t size)
     ssize_t                n;
     ngx_err_t              err;
     ngx_stream_session_t  *s;
+    ngx_stream_tun_ctx_t  *ctx;
 
     for ( ;; ) {
         n = recv(c->fd, buf, size, MSG_TRUNC);
@@ -150,6 +130,15 @@ ngx_stream_tun_udp_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
         c->read->error = 1;
 
+        /* a loop is in the log already */
+
+        s = c->data;
+        ctx = ngx_stream_tun_get_ctx(s);
+
+        if (ctx != NULL && ngx_tun_guard_looped(&ctx->entry)) {
+            return NGX_ERROR;
+        }
+
         return ngx_connection_error(c, err, "recv() failed");
     }
 }
@@ -160,7 +149,7 @@ ngx_stream_tun_udp_refuse(ngx_stream_session_t *s, ngx_tun_icmp_error_e reason)
 {
     ngx_stream_tun_ctx_t  *ctx;
 
-    ctx = ngx_stream_tun_udp_ctx(s);
+    ctx = ngx_stream_tun_get_ctx(s);
 
     if (ctx != NULL && !ctx->refused) {
         ctx->refused = 1;

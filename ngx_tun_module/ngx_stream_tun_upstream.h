@@ -13,6 +13,7 @@
 #include <ngx_event.h>
 #include <ngx_stream.h>
 
+#include <ngx_stream_tun.h>
 #include <ngx_stream_tun_wire.h>
 
 
@@ -71,7 +72,7 @@ typedef struct {
 } ngx_stream_tun_direct_conf_t;
 
 
-typedef struct {
+struct ngx_stream_tun_upstream_conf_s {
     ngx_stream_upstream_init_peer_pt   init;         /* of the balancer */
     ngx_stream_tun_handshake_conf_t   *handshake;
     ngx_stream_tun_direct_conf_t      *direct;
@@ -82,7 +83,7 @@ typedef struct {
 
     /* of a server */
     ngx_stream_content_handler_pt      content_handler;
-} ngx_stream_tun_upstream_conf_t;
+};
 
 
 typedef struct {

@@ -59,6 +59,7 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     tun->stat = options->stat;
     tun->generation = options->generation;
     tun->system = options->system;
+    tun->guard = options->guard;
     tun->own_generation = *options->generation;
     tun->cycle = cycle;
     tun->log = cycle->log;
@@ -192,6 +193,22 @@ ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason)
     (void) ngx_atomic_fetch_add(&tun->stat->limits[reason], 1);
 
     ngx_tun_limit_log(&tun->limits, reason, &tun->conf->device.name, tun->log);
+}
+
+
+ngx_uint_t
+ngx_tun_looped(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
+{
+    if (tun->guard == NULL
+        || !ngx_tun_guard_find(tun->guard, key, &tun->conf->device.name,
+                               tun->log))
+    {
+        return 0;
+    }
+
+    (void) ngx_atomic_fetch_add(&tun->stat->looped, 1);
+
+    return 1;
 }
 
 

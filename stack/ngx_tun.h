@@ -13,6 +13,7 @@
 #include <ngx_event.h>
 
 #include <ngx_tun_device.h>
+#include <ngx_tun_guard.h>
 #include <ngx_tun_handoff.h>
 #include <ngx_tun_icmp_socket.h>
 #include <ngx_tun_limit.h>
@@ -90,6 +91,7 @@ typedef struct {
     ngx_atomic_t            flows;         /* accepted */
     ngx_atomic_t            active;        /* in the table now */
     ngx_atomic_t            refused;       /* no listen took them */
+    ngx_atomic_t            looped;        /* of a socket of ours */
     ngx_atomic_t            early;         /* answered before a session */
 
     ngx_atomic_t            udp_flows;     /* accepted */
@@ -180,6 +182,7 @@ typedef struct {
     ngx_tun_stat_t         *stat;          /* of this worker */
     ngx_atomic_t           *generation;    /* of the device, shared */
     ngx_tun_system_t       *system;        /* NULL with another stack */
+    ngx_tun_guard_t        *guard;         /* or NULL */
 
     ngx_tun_icmp_sockets_t *icmp;          /* where pings are forwarded */
     ngx_uint_t              part;          /* of all queues of all devices */

@@ -130,6 +130,7 @@ struct ngx_tun_s {
     ngx_tun_tx_pool_t           tx_pool;
 
     ngx_tun_icmp_t             *icmp;
+    ngx_tun_guard_t            *guard;       /* or NULL */
 
     ngx_event_t                 flush;
     ngx_event_t                 tick;
@@ -152,6 +153,9 @@ void ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason);
 
 /* Do the queues of all flows hold more than max_memory? */
 ngx_uint_t ngx_tun_full(ngx_tun_t *tun);
+
+/* A new flow: is it that of a socket of ours?  Counted and logged. */
+ngx_uint_t ngx_tun_looped(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
 
 /* The listen that takes a flow, or NULL. */
 #define ngx_tun_find_listen(tun, key, type)                                   \

@@ -342,6 +342,10 @@ ngx_tun_system_syn(ngx_tun_t *tun, ngx_tun_system_packet_t *sp,
         return NGX_DECLINED;
     }
 
+    if (ngx_tun_looped(tun, key)) {
+        return NGX_DECLINED;
+    }
+
     rc = ngx_tun_nat_insert(sp->nat, key, sp->th.seq, ngx_tun_system_now(),
                             entry);
 

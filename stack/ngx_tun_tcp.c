@@ -159,6 +159,11 @@ ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return;
     }
 
+    if (ngx_tun_looped(tun, key)) {
+        ngx_tun_tcp_refuse(tun, pkt, th);
+        return;
+    }
+
     if (tun->max_flows != 0 && tun->flows.nflows >= tun->max_flows) {
         ngx_tun_limited(tun, NGX_TUN_LIMIT_FLOWS);
         ngx_tun_tcp_refuse(tun, pkt, th);

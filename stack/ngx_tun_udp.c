@@ -186,6 +186,11 @@ ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
         return;
     }
 
+    if (ngx_tun_looped(tun, key)) {
+        ngx_tun_icmp_error(tun, NGX_TUN_ICMP_PORT_UNREACHABLE, key, len);
+        return;
+    }
+
     if (listen->relay) {
         ngx_tun_udp_relay(tun, listen, key, data, len);
 
