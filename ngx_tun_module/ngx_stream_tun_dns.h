@@ -40,6 +40,7 @@
 
 typedef struct {
     u_char                       tag[NGX_TUN_DNS_TAG_LEN];
+    ngx_atomic_t                 warned;     /* of a loop, in seconds */
     ngx_tun_dns_limit_t          limit;
     ngx_tun_dns_stat_t           stat[NGX_STREAM_TUN_DNS_WORKERS];
 } ngx_stream_tun_dns_shared_t;
@@ -52,7 +53,6 @@ typedef struct {
     ngx_shm_zone_t              *shm_zone;
     ngx_stream_tun_dns_shared_t *shared;
     ngx_tun_dns_stat_t          *stat;       /* of this worker */
-    time_t                       warned;     /* of a loop */
 } ngx_stream_tun_dns_zone_t;
 
 

@@ -79,6 +79,7 @@ ngx_stream_tun_dns_check(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
     u_char *end, ngx_uint_t *rcode)
 {
     ngx_int_t                       rc;
+    ngx_atomic_uint_t               warned;
     ngx_tun_dns_stat_t             *stat;
     ngx_stream_tun_dns_srv_conf_t  *dscf;
 
@@ -126,8 +127,12 @@ ngx_stream_tun_dns_check(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
                       NGX_TUN_DNS_TAG_LEN)
            == 0)
     {
-        if (ctx->zone->warned != ngx_time()) {
-            ctx->zone->warned = ngx_time();
+        warned = ctx->zone->shared->warned;
+
+        if (warned != (ngx_atomic_uint_t) ngx_time()
+            && ngx_atomic_cmp_set(&ctx->zone->shared->warned, warned,
+                                  ngx_time()))
+        {
             ngx_log_error(NGX_LOG_WARN, ctx->session->connection->log, 0,
                           "a query to a resolver of \"tun_dns_pass\" "
                           "came back");

@@ -85,7 +85,9 @@ ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
 
-    if (pc->connection != NULL) {
+    /* nothing comes back from a loop */
+
+    if (pc->connection != NULL && !ngx_tun_guard_looped(&ctx->entry)) {
         ngx_tun_hold(s->connection, pc->connection->fd);
     }
 

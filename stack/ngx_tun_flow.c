@@ -82,6 +82,19 @@ ngx_tun_flow_key(ngx_tun_flow_key_t *key, ngx_tun_packet_t *pkt,
 }
 
 
+void
+ngx_tun_flow_reverse(ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *to)
+{
+    *to = *key;
+
+    ngx_memcpy(to->src, key->dst, 16);
+    ngx_memcpy(to->dst, key->src, 16);
+
+    to->src_port = key->dst_port;
+    to->dst_port = key->src_port;
+}
+
+
 uint64_t
 ngx_tun_flow_hash(ngx_tun_flow_table_t *table, ngx_tun_flow_key_t *key,
     uint64_t domain)

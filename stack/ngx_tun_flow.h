@@ -55,6 +55,9 @@ void ngx_tun_flow_table_done(ngx_tun_flow_table_t *table);
 void ngx_tun_flow_key(ngx_tun_flow_key_t *key, ngx_tun_packet_t *pkt,
     uint16_t src_port, uint16_t dst_port);
 
+/* The key of the other direction. */
+void ngx_tun_flow_reverse(ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *to);
+
 /* SipHash-2-4 of the key by the table's secret, or by another domain of it. */
 uint64_t ngx_tun_flow_hash(ngx_tun_flow_table_t *table,
     ngx_tun_flow_key_t *key, uint64_t domain);

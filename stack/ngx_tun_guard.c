@@ -17,11 +17,19 @@
 /* two cache lines */
 #define NGX_TUN_GUARD_WAYS    8
 
-/* about 100 us, for a worker that is in a system call */
-#define NGX_TUN_GUARD_SPIN    4096
+/* some milliseconds, for a worker that is in a system call */
+#define NGX_TUN_GUARD_SPIN    262144
+
+#define NGX_TUN_GUARD_LOCAL_TIME  5      /* s */
 
 #define NGX_TUN_GUARD_PID     0x7fffffff
 #define NGX_TUN_GUARD_LOOPED  0x80000000
+
+
+typedef struct {
+    ngx_uint_t                device;    /* index, or 0 */
+    ngx_uint_t                type;      /* RTN_* */
+} ngx_tun_guard_route_t;
 
 
 static ngx_atomic_uint_t ngx_tun_guard_tag(ngx_tun_guard_t *guard,
@@ -39,8 +47,11 @@ static ngx_uint_t ngx_tun_guard_lookup(ngx_tun_guard_t *guard,
 static ngx_uint_t ngx_tun_guard_gone(ngx_tun_guard_slot_t *slot);
 static void ngx_tun_guard_free(ngx_tun_guard_slot_t *slot,
     ngx_atomic_uint_t tag);
-static ngx_uint_t ngx_tun_guard_local(ngx_tun_flow_key_t *key);
-static ngx_int_t ngx_tun_guard_local_handler(struct nlmsghdr *header,
+static ngx_uint_t ngx_tun_guard_local(ngx_tun_guard_t *guard,
+    ngx_tun_flow_key_t *key);
+static ngx_int_t ngx_tun_guard_route(ngx_tun_guard_route_t *route,
+    ngx_tun_flow_key_t *key, u_char *addr, ngx_uint_t device);
+static ngx_int_t ngx_tun_guard_route_handler(struct nlmsghdr *header,
     void *data);
 static void ngx_tun_guard_port(ngx_tun_flow_key_t *key,
     ngx_tun_flow_key_t *port);
@@ -163,7 +174,7 @@ ngx_tun_guard_find(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key,
 
         ngx_tun_guard_port(key, &port);
 
-        if (!ngx_tun_guard_lookup(guard, &port) || !ngx_tun_guard_local(key)) {
+        if (!ngx_tun_guard_lookup(guard, &port) || !ngx_tun_guard_local(guard, key)) {
             return 0;
         }
     }
@@ -293,19 +304,22 @@ ngx_tun_guard_await(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key)
 
     for (i = 0; i < shared->workers; i++) {
 
+        if (shared->connecting[i] != tag || !ngx_tun_guard_local(guard, key)) {
+            continue;
+        }
+
+        waited = 1;
+
         for (n = 0; n < NGX_TUN_GUARD_SPIN; n++) {
 
             if (shared->connecting[i] != tag) {
                 break;
             }
 
-            waited = 1;
+            ngx_cpu_pause();
 
             if (n % 64 == 63) {
                 ngx_sched_yield();
-
-            } else {
-                ngx_cpu_pause();
             }
         }
     }
@@ -372,20 +386,60 @@ ngx_tun_guard_free(ngx_tun_guard_slot_t *slot, ngx_atomic_uint_t tag)
 }
 
 
-/* the kernel knows which addresses are its own */
+ngx_uint_t
+ngx_tun_guard_returns(ngx_tun_flow_key_t *key, ngx_uint_t device)
+{
+    ngx_tun_guard_route_t  route;
+
+    return ngx_tun_guard_route(&route, key, key->dst, device) == NGX_OK
+           && route.type == RTN_UNICAST
+           && route.device == device;
+}
+
+
+/* the kernel knows which addresses are its own; they change rarely */
 
 static ngx_uint_t
-ngx_tun_guard_local(ngx_tun_flow_key_t *key)
+ngx_tun_guard_local(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key)
+{
+    ngx_uint_t              i, n;
+    ngx_tun_guard_local_t  *local;
+    ngx_tun_guard_route_t   route;
+
+    for (n = 0, i = 0; i < 16; i++) {
+        n = n * 31 + key->src[i];
+    }
+
+    local = &guard->local[n % NGX_TUN_GUARD_LOCAL];
+
+    if (local->until <= ngx_time()
+        || ngx_memcmp(local->addr, key->src, 16) != 0)
+    {
+        ngx_memcpy(local->addr, key->src, 16);
+
+        local->until = ngx_time() + NGX_TUN_GUARD_LOCAL_TIME;
+        local->yes = (ngx_tun_guard_route(&route, key, key->src, 0) == NGX_OK
+                      && route.type == RTN_LOCAL);
+    }
+
+    return local->yes;
+}
+
+
+/* where a packet to addr goes, of this machine or that came by a device */
+
+static ngx_int_t
+ngx_tun_guard_route(ngx_tun_guard_route_t *route, ngx_tun_flow_key_t *key,
+    u_char *addr, ngx_uint_t device)
 {
     ngx_int_t               rc;
-    ngx_uint_t              local;
     ngx_socket_t            s;
     struct rtmsg           *rtm;
     ngx_tun_netlink_msg_t   msg;
 
     s = ngx_tun_netlink_open();
     if (s == (ngx_socket_t) -1) {
-        return 0;
+        return NGX_ERROR;
     }
 
     rtm = ngx_tun_netlink_init(&msg, RTM_GETROUTE, 0, sizeof(struct rtmsg));
@@ -393,27 +447,46 @@ ngx_tun_guard_local(ngx_tun_flow_key_t *key)
     rtm->rtm_family = (key->addr_len == 16) ? AF_INET6 : AF_INET;
     rtm->rtm_dst_len = (u_char) (key->addr_len * 8);
 
-    ngx_tun_netlink_add(&msg, RTA_DST, key->src, key->addr_len);
+    ngx_tun_netlink_add(&msg, RTA_DST, addr, key->addr_len);
 
-    local = 0;
-    rc = ngx_tun_netlink_talk(s, &msg, ngx_tun_guard_local_handler, &local);
+    if (device != 0) {
+        rtm->rtm_src_len = rtm->rtm_dst_len;
+
+        ngx_tun_netlink_add(&msg, RTA_SRC, key->src, key->addr_len);
+        ngx_tun_netlink_add_u32(&msg, RTA_IIF, (uint32_t) device);
+    }
+
+    ngx_memzero(route, sizeof(ngx_tun_guard_route_t));
+
+    rc = ngx_tun_netlink_talk(s, &msg, ngx_tun_guard_route_handler, route);
 
     (void) ngx_close_socket(s);
 
-    return rc == NGX_OK && local;
+    return rc;
 }
 
 
 static ngx_int_t
-ngx_tun_guard_local_handler(struct nlmsghdr *header, void *data)
+ngx_tun_guard_route_handler(struct nlmsghdr *header, void *data)
 {
-    ngx_uint_t *local = data;
+    ngx_tun_guard_route_t *route = data;
 
-    struct rtmsg  *rtm;
+    uint32_t        oif;
+    struct rtmsg   *rtm;
+    struct rtattr  *rta;
 
-    if (header->nlmsg_type == RTM_NEWROUTE) {
-        rtm = NLMSG_DATA(header);
-        *local = (rtm->rtm_type == RTN_LOCAL);
+    if (header->nlmsg_type != RTM_NEWROUTE) {
+        return NGX_OK;
+    }
+
+    rtm = NLMSG_DATA(header);
+    route->type = rtm->rtm_type;
+
+    rta = ngx_tun_netlink_attr(header, sizeof(struct rtmsg), RTA_OIF);
+
+    if (rta != NULL && RTA_PAYLOAD(rta) == sizeof(uint32_t)) {
+        ngx_memcpy(&oif, RTA_DATA(rta), sizeof(uint32_t));
+        route->device = oif;
     }
 
     return NGX_OK;

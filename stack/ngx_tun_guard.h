@@ -47,9 +47,22 @@ typedef struct {
 } ngx_tun_guard_shared_t;
 
 
+/* an address that was the source of a flow */
+
+typedef struct {
+    time_t                    until;     /* it is known */
+    u_char                    addr[16];
+    ngx_uint_t                yes;       /* it is this machine's */
+} ngx_tun_guard_local_t;
+
+
+#define NGX_TUN_GUARD_LOCAL    64
+
+
 /* of a cycle */
 
 typedef struct {
+    ngx_tun_guard_local_t     local[NGX_TUN_GUARD_LOCAL];
     ngx_tun_guard_shared_t   *shared;
     ngx_tun_flow_table_t      hash;      /* its secret only */
 } ngx_tun_guard_t;
@@ -94,6 +107,9 @@ ngx_uint_t ngx_tun_guard_looped(ngx_tun_guard_entry_t *entry);
 /* Is it the flow of such a socket?  One line a second in the log says so. */
 ngx_uint_t ngx_tun_guard_find(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key,
     ngx_str_t *device, ngx_log_t *log);
+
+/* Is what comes out of a device, by its index, routed back into it? */
+ngx_uint_t ngx_tun_guard_returns(ngx_tun_flow_key_t *key, ngx_uint_t device);
 
 /* Is it time for that line?  Returns how many there were, or 0. */
 ngx_uint_t ngx_tun_guard_log(ngx_tun_guard_t *guard);

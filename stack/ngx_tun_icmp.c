@@ -193,6 +193,19 @@ ngx_tun_icmp_error(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
 
 
 void
+ngx_tun_icmp_looped(ngx_tun_t *tun, ngx_tun_flow_key_t *key, size_t len)
+{
+    u_char            buf[NGX_TUN_PACKET_QUOTE_MAX];
+    ngx_tun_packet_t  pkt;
+
+    ngx_tun_packet_quote_udp(&pkt, buf, key->src, key->dst, key->addr_len,
+                             key->src_port, key->dst_port, len);
+
+    ngx_tun_icmp_send_error(tun, NGX_TUN_ICMP_PORT_UNREACHABLE, &pkt);
+}
+
+
+void
 ngx_tun_icmp_error_about_packet(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
     ngx_tun_packet_t *pkt)
 {

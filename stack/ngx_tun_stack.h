@@ -77,8 +77,30 @@ typedef struct {
 } ngx_tun_udp_batch_t;
 
 
+/* a flow that has ended */
+
+typedef struct {
+    uint64_t                    hash;
+    ngx_msec_t                  time;
+} ngx_tun_udp_gone_t;
+
+
+#define NGX_TUN_UDP_GONE  1024
+
+
+/* what was last asked about the route to a client */
+
+typedef struct {
+    time_t                      time;
+    u_char                      addr[16];
+    ngx_uint_t                  yes;
+} ngx_tun_udp_returns_t;
+
+
 typedef struct {
     ngx_tun_flow_table_t        flows;
+    ngx_tun_udp_gone_t         *gone;        /* NGX_TUN_UDP_GONE, by hash */
+    ngx_tun_udp_returns_t       returns;
     ngx_uint_t                  sessions;
     ngx_uint_t                  opened;      /* since memory was given back */
     ngx_tun_udp_t              *current;     /* whose session is called */
@@ -156,6 +178,9 @@ ngx_uint_t ngx_tun_full(ngx_tun_t *tun);
 
 /* A new flow: is it that of a socket of ours?  Counted and logged. */
 ngx_uint_t ngx_tun_looped(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
+
+/* What we sent to a client comes out of the device: counted and logged. */
+void ngx_tun_returned(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
 
 /* The listen that takes a flow, or NULL. */
 #define ngx_tun_find_listen(tun, key, type)                                   \

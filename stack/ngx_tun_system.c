@@ -286,7 +286,7 @@ ngx_tun_system_from_client(ngx_tun_t *tun, ngx_tun_system_packet_t *sp,
     ngx_tun_nat_entry_t *entry)
 {
     ngx_uint_t             flags;
-    ngx_tun_flow_key_t     key;
+    ngx_tun_flow_key_t     key, sent;
     ngx_tun_packet_tcp_t  *th;
 
     th = &sp->th;
@@ -323,6 +323,17 @@ ngx_tun_system_from_client(ngx_tun_t *tun, ngx_tun_system_packet_t *sp,
         == NGX_OK)
     {
         return NGX_OK;
+    }
+
+    /* a segment that we have sent must not be answered by a reset */
+
+    ngx_tun_flow_reverse(&key, &sent);
+
+    if (ngx_tun_nat_lookup(sp->nat, &sent, 0, ngx_tun_system_now(), entry)
+        == NGX_OK)
+    {
+        ngx_tun_returned(tun, &key);
+        return NGX_ERROR;
     }
 
     (void) ngx_atomic_fetch_add(&tun->stat->unknown, 1);

@@ -26,6 +26,7 @@
      && ngx_memcmp((key)->src, (key)->dst, 16) == 0)
 
 
+static ngx_uint_t ngx_tun_tcp_is_ours(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
 static void ngx_tun_tcp_dropped(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash);
@@ -92,6 +93,9 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         if (ngx_tun_tcp_is_syn(&th)) {
             ngx_tun_tcp_input_syn(tun, pkt, &th, &key, hash);
 
+        } else if (ngx_tun_tcp_is_ours(tun, &key)) {
+            ngx_tun_returned(tun, &key);
+
         } else if (ngx_tun_handoff_send(tun->handoff, pkt->start,
                                         pkt->end - pkt->start, trusted)
                    != NGX_OK)
@@ -120,6 +124,21 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_tcp_update(tcp);
 
     return kept ? NGX_DONE : NGX_OK;
+}
+
+
+/* a segment that we have sent: it must not be answered by a reset of the flow */
+
+static ngx_uint_t
+ngx_tun_tcp_is_ours(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
+{
+    uint64_t            hash;
+    ngx_tun_flow_key_t  sent;
+
+    ngx_tun_flow_reverse(key, &sent);
+    hash = ngx_tun_flow_hash(&tun->flows, &sent, 0);
+
+    return ngx_tun_flow_lookup(&tun->flows, &sent, hash) != NULL;
 }
 
 

@@ -47,7 +47,6 @@ static ngx_tun_udp_t *ngx_tun_udp_lookup(ngx_tun_t *tun,
     ngx_tun_flow_key_t *key);
 static void ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, u_char *data, size_t len);
-static void ngx_tun_udp_source_key(ngx_tun_flow_key_t *key);
 static void ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *target, u_char *data,
     size_t len);
@@ -83,7 +82,10 @@ ngx_tun_udp_init(ngx_tun_t *tun)
     tun->udp.id = (uint16_t) tun->flows.secret[0];
 
     tun->udp.batch.data = ngx_alloc(NGX_TUN_UDP_BATCH, tun->log);
-    if (tun->udp.batch.data == NULL) {
+    tun->udp.gone = ngx_calloc(NGX_TUN_UDP_GONE * sizeof(ngx_tun_udp_gone_t),
+                               tun->log);
+
+    if (tun->udp.batch.data == NULL || tun->udp.gone == NULL) {
         return NGX_ERROR;
     }
 
@@ -110,6 +112,7 @@ ngx_tun_udp_done(ngx_tun_t *tun)
     }
 
     ngx_free(tun->udp.batch.data);
+    ngx_free(tun->udp.gone);
 
     ngx_tun_flow_table_done(&tun->udp.flows);
 }
@@ -178,6 +181,11 @@ ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
         return;
     }
 
+    if (ngx_tun_udp_is_answer(tun, key)) {
+        ngx_tun_returned(tun, key);
+        return;
+    }
+
     listen = ngx_tun_find_listen(tun, key, SOCK_DGRAM);
 
     if (listen == NULL) {
@@ -187,7 +195,7 @@ ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
     }
 
     if (ngx_tun_looped(tun, key)) {
-        ngx_tun_icmp_error(tun, NGX_TUN_ICMP_PORT_UNREACHABLE, key, len);
+        ngx_tun_icmp_looped(tun, key, len);
         return;
     }
 
@@ -242,7 +250,7 @@ ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
 }
 
 
-static void
+void
 ngx_tun_udp_source_key(ngx_tun_flow_key_t *key)
 {
     key->dst_port = 0;
@@ -545,6 +553,7 @@ ngx_tun_udp_detach(ngx_tun_udp_t *udp)
 {
     if (udp->inserted) {
         udp->inserted = 0;
+        ngx_tun_udp_gone(udp);
         ngx_tun_flow_delete(&udp->tun->udp.flows, &udp->flow);
     }
 }

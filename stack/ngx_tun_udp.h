@@ -97,6 +97,20 @@ void ngx_tun_udp_end_later(ngx_tun_udp_t *udp);
 /* The flow is not found any more. */
 void ngx_tun_udp_detach(ngx_tun_udp_t *udp);
 
+/* Leaves the source, the key of a relay. */
+void ngx_tun_udp_source_key(ngx_tun_flow_key_t *key);
+
+/* ngx_tun_udp_answer.c */
+
+/*
+ * A new flow: is it an answer of ours, whose client's address is routed into
+ * the device?
+ */
+ngx_uint_t ngx_tun_udp_is_answer(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
+
+/* Notes that a flow was there. */
+void ngx_tun_udp_gone(ngx_tun_udp_t *udp);
+
 /* ngx_tun_udp_output.c */
 
 /*

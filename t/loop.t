@@ -11,18 +11,21 @@ use strict;
 use Test::More;
 
 use Test::Tun;
+use Test::Tun::DNS ();
 use Test::Tun::Proxy;
 
 my $t = Test::Tun->new(forward => 1);
 
 destinations($t);
-$t->udp_server(9053, sub { "echo $_[1]" });
+$t->udp_server($_, sub { "echo $_[1]" }) for 9053, 9200;
 
 # what nginx sends to these networks comes back into the device
 
 my @looped = (
-	{ name => 'IPv4', good => '10.2.0.1', loop => '10.2.7.1' },
-	{ name => 'IPv6', good => 'fd00:2::1', loop => 'fd00:2::7:1' },
+	{ name => 'IPv4', good => '10.1.0.2', loop => '10.2.7.1',
+	  inside => '198.18.0.77' },
+	{ name => 'IPv6', good => 'fd00:1::2', loop => 'fd00:2::7:1',
+	  inside => 'fd00:198:18::77' },
 );
 
 my $conf = <<'EOF';
@@ -38,6 +41,7 @@ stream {
 
     tun tun0 {
         address 198.18.0.1/16 fd00:198:18::1/112;
+        udp_timeout 2s;
         STACK
     }
 
@@ -57,15 +61,33 @@ stream {
         tun_listen tun0;
         tun_listen tun0 udp;
         proxy_pass $exit;
-        proxy_timeout 20s;
+        proxy_timeout 3s;
+        proxy_responses 1;
     }
 
     server {
         tun_listen tun0 udp :9200-9299;
         tun_udp_relay on;
     }
+
+    # a resolver that is behind its own server
+
+    server {
+        tun_listen tun0 udp :53;
+        tun_listen tun0 tcp :53;
+        tun_dns names public;
+        tun_dns_pass 10.2.7.53:53;
+    }
+
+    server {
+        tun_listen tun0 udp :54;
+        tun_dns names public;
+        tun_dns_pass 10.2.7.53:9053;
+    }
 }
 EOF
+
+$t->ip('client', qw/ addr add /, $_->{inside}, qw/ dev gateway /) for @looped;
 
 for my $stack ('lwip', 'system') {
 	$t->run($conf =~ s/STACK/stack $stack;/r);
@@ -80,6 +102,9 @@ for my $stack ('lwip', 'system') {
 		my $fds = descriptors($t);
 
 		tcp($family, $stack, $fds);
+		udp($family, $stack, $fds);
+		dns($family, $stack, $fds);
+		returned($family, $stack);
 
 		is(ask($t, $family->{good}, 9001), "echo hello\n",
 			"after, $family->{name}, $stack");
@@ -92,15 +117,23 @@ for my $stack ('lwip', 'system') {
 	$t->stop();
 
 	my @lines = grep { /\[(?:warn|error)\]/ } split /\n/, $t->error_log();
-	my %seconds = map { (split)[1] => 1 } @lines;
 
-	is(scalar @lines, keys %seconds, "a line in a second, $stack")
-		or diag(join "\n", @lines[0 .. 9]);
+	for my $what ('a loop', 'came back while') {
+		my @of = grep { /$what/ } @lines;
+		my %seconds = map { (split)[1] => 1 } @of;
+
+		ok(@of && @of == keys %seconds,
+			"a line in a second, $what, $stack")
+			or diag(join "\n", @of);
+	}
+
+	is(join("\n", grep { !/a loop|came back while/ } @lines), '',
+		"no other line, $stack");
 
 	like("@lines", qr/a loop, what was sent to \Q$_->{loop}\E port 9/,
 		"$_->{name} in the log, $stack") for @looped;
 
-	Test::Tun::spew("$t->{dir}/logs/error.log", '');
+	Test::Tun::spew("$t->{dir}/logs/$_.log", '') for qw/ error access /;
 }
 
 $t->done();
@@ -135,6 +168,131 @@ sub tcp {
 		ok(finished($t, $fds), "and none after it, $name")
 			or diag(descriptors($t));
 	}
+}
+
+# datagrams: to an upstream, to a destination, from a port for all
+
+sub udp {
+	my ($family, $stack, $fds) = @_;
+
+	for my $port (9053, 9101, 9103, 9104, 9200) {
+		my $name = "UDP, port $port, $family->{name}, $stack";
+
+		my $job = $t->start('client', \&many_datagrams,
+			$family->{loop}, $port, 20);
+
+		is(echo($t, $family->{good}, 9053), 'echo hello',
+			"others go on, $name");
+
+		my ($slowest, $how) = $t->wait($job);
+
+		is($how, 'refused', "refused, $name");
+		cmp_ok($slowest, '<', 1, "within a second, $name");
+
+		# a relay is kept, and its port too
+
+		cmp_ok(descriptors($t), '<', $fds + 50,
+			"few descriptors, $name");
+		ok($port == 9200 || finished($t, $fds + 2),
+			"and none after it, $name") or diag(descriptors($t));
+	}
+
+	is(echo($t, $family->{good}, 9200), 'echo hello',
+		"the relay goes on, $family->{name}, $stack");
+}
+
+sub echo {
+	my ($t, $host, $port) = @_;
+
+	return $t->in('client', sub {
+		my $s = Test::Tun::udp_to($host, $port);
+		$s->send('hello');
+		return Test::Tun::udp_recv($s) // 'nothing';
+	});
+}
+
+sub many_datagrams {
+	my ($host, $port, $n) = @_;
+
+	my ($slowest, %how) = (0);
+
+	for (1 .. $n) {
+		my $start = Time::HiRes::time();
+		my $s = Test::Tun::udp_to($host, $port);
+
+		$s->send('hello');
+
+		if (!IO::Select->new($s)->can_read(2)) {
+			$how{'nothing'}++;
+
+		} else {
+			my $rc = recv($s, my $buf, 100, 0);
+			$how{defined $rc ? 'answer' : $!{ECONNREFUSED}
+				? 'refused' : "$!"}++;
+		}
+
+		my $time = Time::HiRes::time() - $start;
+		$slowest = $time if $time > $slowest;
+	}
+
+	return ($slowest, join ' ', sort keys %how);
+}
+
+# questions whose resolver is this server, and one that is behind a loop
+
+sub dns {
+	my ($family, $stack, $fds) = @_;
+
+	for my $port (53, 54) {
+		my $name = "DNS, port $port, $family->{name}, $stack";
+
+		my ($time, $n) = $t->in('client', sub {
+			my $start = Time::HiRes::time();
+			my $n = grep {
+				Test::Tun::DNS::ask($family->{loop},
+					"n$_.example", 'MX', port => $port)
+					eq 'SERVFAIL'
+			} 1 .. 20;
+			return (Time::HiRes::time() - $start, $n);
+		});
+
+		is($n, 20, "an answer, $name");
+		cmp_ok($time, '<', 5, "soon, $name");
+		cmp_ok(descriptors($t), '<', $fds + 100,
+			"few descriptors, $name");
+	}
+}
+
+# a client whose address is routed into the device: it hears nothing, and what
+# it is told is no flow of somebody else
+
+sub returned {
+	my ($family, $stack) = @_;
+
+	my $name = "$family->{name}, $stack";
+
+	my @got = $t->in('client', sub {
+		my @from = (LocalHost => $family->{inside});
+
+		my $udp = Test::Tun::udp_to($family->{good}, 9053, @from);
+		$udp->send("hello");
+
+		my $relay = Test::Tun::udp_to($family->{good}, 9200, @from);
+		$relay->send("hello");
+
+		my $tcp = IO::Socket::IP->new(PeerHost => $family->{good},
+			PeerPort => 9001, Type => Socket::SOCK_STREAM, @from,
+			Timeout => 1.5);
+
+		return (Test::Tun::udp_recv($udp, 0.1) // 'nothing',
+			Test::Tun::udp_recv($relay, 0.1) // 'nothing',
+			$tcp ? 'connected' : $!{ETIMEDOUT} ? 'nothing' : "$!");
+	});
+
+	is("@got", 'nothing nothing nothing', "no way back, $name");
+
+	is(scalar(grep { /\|\Q$family->{inside}\E\|/ } $t->access_log()), 0,
+		"what came back is no flow, $name");
 }
 
 # the time of the slowest, and what became of them; in a namespace
