@@ -174,7 +174,9 @@ ngx_tun_guard_find(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key,
 
         ngx_tun_guard_port(key, &port);
 
-        if (!ngx_tun_guard_lookup(guard, &port) || !ngx_tun_guard_local(guard, key)) {
+        if (!ngx_tun_guard_lookup(guard, &port)
+            || !ngx_tun_guard_local(guard, key))
+        {
             return 0;
         }
     }

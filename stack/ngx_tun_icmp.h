@@ -41,7 +41,7 @@ void ngx_tun_icmp_error(ngx_tun_t *tun, ngx_tun_icmp_error_e error,
 /* Tells a socket of our own that has met a loop, without any limit. */
 void ngx_tun_icmp_looped(ngx_tun_t *tun, ngx_tun_flow_key_t *key, size_t len);
 
-/* As ngx_tun_icmp_error(), about a packet that is still there, of any protocol. */
+/* As ngx_tun_icmp_error(), about a packet of any protocol that is there. */
 void ngx_tun_icmp_error_about_packet(ngx_tun_t *tun,
     ngx_tun_icmp_error_e error, ngx_tun_packet_t *pkt);
 

@@ -127,7 +127,7 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 }
 
 
-/* a segment that we have sent: it must not be answered by a reset of the flow */
+/* a segment that we have sent must not be answered by a reset of its flow */
 
 static ngx_uint_t
 ngx_tun_tcp_is_ours(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
