@@ -262,7 +262,7 @@ ngx_tun_dns_ask_peer(ngx_tun_dns_exchange_t *ex)
     ex->peer->connection = NULL;
     ex->invalid = 0;
 
-    rc = ngx_event_connect_peer(ex->peer);
+    rc = ex->fwd->connect(ex->peer, ex->fwd->options);
 
     if (rc == NGX_ERROR || rc == NGX_BUSY) {
         return NGX_ERROR;

@@ -50,7 +50,14 @@ typedef void (*ngx_tun_dns_waiter_pt)(ngx_tun_dns_waiter_t *waiter, u_char *p,
 #define NGX_TUN_DNS_TCP_TIMEOUT    3000
 
 
+/* As ngx_event_connect_peer(), with what the caller has for it. */
+typedef ngx_int_t (*ngx_tun_dns_connect_pt)(ngx_peer_connection_t *pc,
+    void *options);
+
+
 struct ngx_tun_dns_forwarder_s {
+    ngx_tun_dns_connect_pt         connect;
+    void                          *options;
     ngx_tun_fakeip_t              *fip;      /* whose addresses are not kept */
     ngx_tun_dns_stat_t            *stat;
     u_char                        *tag;

@@ -33,7 +33,7 @@ ngx_tun_dns_ask_tcp(ngx_tun_dns_exchange_t *ex)
     ex->peer->get = ngx_event_get_peer;
     ex->peer->type = SOCK_STREAM;
 
-    rc = ngx_event_connect_peer(ex->peer);
+    rc = ex->fwd->connect(ex->peer, ex->fwd->options);
 
     ex->peer->get = get;
 

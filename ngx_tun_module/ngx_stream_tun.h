@@ -21,6 +21,7 @@
 
 
 typedef struct ngx_stream_tun_table_s  ngx_stream_tun_table_t;
+typedef struct ngx_stream_tun_upstream_conf_s  ngx_stream_tun_upstream_conf_t;
 
 
 /* a `tun` block, and what runs by it in this cycle */
@@ -33,6 +34,7 @@ typedef struct {
     ngx_tun_device_t            *old;        /* until the cycle is in force */
     ngx_tun_handoff_t           *handoff;    /* one for each queue */
     ngx_tun_icmp_sockets_t      *icmp;       /* too, or NULL */
+    ngx_stream_tun_upstream_conf_t  *socket; /* options of these, or NULL */
     ngx_tun_stat_t              *stat;       /* one for each worker */
     ngx_atomic_t                *generation; /* counts the cycles */
     ngx_tun_t                   *tun;        /* in a worker */
@@ -70,7 +72,6 @@ typedef struct {
 
 
 typedef struct ngx_stream_tun_batch_s  ngx_stream_tun_batch_t;
-typedef struct ngx_stream_tun_upstream_conf_s  ngx_stream_tun_upstream_conf_t;
 
 
 typedef struct {
@@ -82,6 +83,7 @@ typedef struct {
 
     ngx_tun_guard_t              guard;      /* against loops */
     ngx_stream_session_t        *guarded;    /* that is about to connect */
+    ngx_peer_connection_t       *peer;       /* or NULL: the session's */
     ngx_stream_tun_upstream_conf_t  *socket; /* its options, or NULL */
     ngx_int_t                  (*add_conn)(ngx_connection_t *c);
 } ngx_stream_tun_main_conf_t;
@@ -236,11 +238,23 @@ ngx_stream_tun_ctx_t *ngx_stream_tun_get_ctx(ngx_stream_session_t *s);
 #define ngx_stream_tun_alive(c, n)                                            \
     ((c)->fd != (ngx_socket_t) -1 && (c)->number == (n))
 
+/* ngx_stream_tun_socket.c */
+
+/* `tun_socket` in a `tun` block, and what it says to the sockets for pings. */
+char *ngx_stream_tun_icmp_socket(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_stream_tun_set_icmp_sockets(ngx_stream_tun_t *st,
+    ngx_log_t *log);
+
 /* ngx_stream_tun_guard_session.c */
 
 /* At postconfiguration: the zone that tells of loops. */
 ngx_int_t ngx_stream_tun_guard_init(ngx_conf_t *cf,
     ngx_stream_tun_main_conf_t *tmcf);
+
+/* As ngx_event_connect_peer(), of no session, with options. */
+ngx_int_t ngx_stream_tun_guard_connect_peer(ngx_peer_connection_t *pc,
+    void *options);
 
 /* Calls a content handler; what it connects to is watched from then on. */
 void ngx_stream_tun_guard_handler(ngx_stream_session_t *s,
@@ -254,14 +268,17 @@ ngx_uint_t ngx_stream_tun_guard_fake(ngx_stream_session_t *s,
     struct sockaddr *sockaddr, ngx_str_t *name);
 
 /*
- * As ngx_event_connect_peer() of the upstream, with the options of `tun_socket`
- * if not NULL; a session of a device is watched.
+ * As ngx_event_connect_peer() of the upstream, with options, or, NULL, those of
+ * the server; a session of a device is watched.
  */
 ngx_int_t ngx_stream_tun_guard_connect(ngx_stream_session_t *s,
     ngx_stream_tun_upstream_conf_t *tucf);
 
-/* Gives the socket that a session sends datagrams from its port. */
-void ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
+/*
+ * Gives the socket that a session sends datagrams from its options and its
+ * port.  NGX_OK, or NGX_ERROR after a line in the log.
+ */
+ngx_int_t ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
     int family);
 
 /* ngx_stream_tun_udp.c */

@@ -246,6 +246,13 @@ ngx_stream_tun_check(ngx_conf_t *cf, ngx_stream_tun_t *st)
         return NGX_CONF_ERROR;
     }
 
+    if (st->socket != NULL && st->conf.icmp != NGX_TUN_ICMP_FORWARD) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"tun_socket\" of tun \"%V\" is for "
+                           "\"icmp forward\"", &dcf->name);
+        return NGX_CONF_ERROR;
+    }
+
     return ngx_stream_tun_system_check(cf, st);
 }
 

@@ -14,6 +14,7 @@
 #include <ngx_stream.h>
 #include <nginx.h>
 
+#include <ngx_stream_tun.h>
 #include <ngx_stream_tun_fakeip.h>
 #include <ngx_tun_dns.h>
 #include <ngx_tun_dns_forward.h>
@@ -180,6 +181,14 @@ ngx_int_t ngx_stream_tun_dns_answer(ngx_stream_tun_dns_ctx_t *ctx, u_char *p,
 /* The same for a question that resolvers have to answer. */
 ngx_int_t ngx_stream_tun_dns_forward(ngx_stream_tun_dns_ctx_t *ctx,
     ngx_uint_t faked, ngx_uint_t strip, u_char **answer, size_t *len);
+
+/* What our directives say in the upstream of `tun_dns_pass`, or NULL. */
+ngx_stream_tun_upstream_conf_t *ngx_stream_tun_dns_upstream_conf(
+    ngx_stream_tun_dns_srv_conf_t *dscf);
+
+/* The `tun_socket` of the upstream, or of the server, or NULL. */
+void *ngx_stream_tun_dns_options(ngx_stream_core_srv_conf_t *cscf,
+    ngx_stream_tun_dns_srv_conf_t *dscf);
 
 /* ngx_stream_tun_dns_batch.c */
 

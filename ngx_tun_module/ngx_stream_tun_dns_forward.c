@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun_dns.h>
+#include <ngx_stream_tun_upstream.h>
 
 
 /* a question of a client that waits for a resolver */
@@ -29,6 +30,36 @@ static ngx_int_t ngx_stream_tun_dns_peer(ngx_tun_dns_exchange_t *ex,
     void *data);
 static void ngx_stream_tun_dns_reply(ngx_tun_dns_waiter_t *waiter, u_char *p,
     size_t len);
+
+
+ngx_stream_tun_upstream_conf_t *
+ngx_stream_tun_dns_upstream_conf(ngx_stream_tun_dns_srv_conf_t *dscf)
+{
+    /* a `tun_dns_pass host:port` has no directives */
+
+    if (dscf->upstream->srv_conf == NULL) {
+        return NULL;
+    }
+
+    return ngx_stream_conf_upstream_srv_conf(dscf->upstream,
+                                             ngx_stream_tun_upstream_module);
+}
+
+
+void *
+ngx_stream_tun_dns_options(ngx_stream_core_srv_conf_t *cscf,
+    ngx_stream_tun_dns_srv_conf_t *dscf)
+{
+    ngx_stream_tun_upstream_conf_t  *tucf;
+
+    tucf = ngx_stream_tun_dns_upstream_conf(dscf);
+
+    if (tucf == NULL || !tucf->socket) {
+        tucf = cscf->ctx->srv_conf[ngx_stream_tun_upstream_module.ctx_index];
+    }
+
+    return tucf->socket ? tucf : NULL;
+}
 
 
 ngx_int_t
@@ -206,12 +237,14 @@ ngx_stream_tun_dns_peer(ngx_tun_dns_exchange_t *ex, void *data)
 {
     ngx_stream_tun_dns_ctx_t *ctx = data;
 
-    size_t                          size;
-    ngx_connection_t               *c;
-    ngx_stream_session_t           *s;
-    ngx_stream_upstream_t          *u;
-    ngx_stream_core_main_conf_t    *cmcf;
-    ngx_stream_tun_dns_srv_conf_t  *dscf;
+    size_t                             size;
+    ngx_connection_t                  *c;
+    ngx_stream_session_t              *s;
+    ngx_stream_upstream_t             *u;
+    ngx_stream_core_main_conf_t       *cmcf;
+    ngx_stream_tun_dns_srv_conf_t     *dscf;
+    ngx_stream_tun_upstream_conf_t    *tucf;
+    ngx_stream_upstream_init_peer_pt   init;
 
     cmcf = ngx_stream_get_module_main_conf(ctx->session,
                                            ngx_stream_core_module);
@@ -250,7 +283,13 @@ ngx_stream_tun_dns_peer(ngx_tun_dns_exchange_t *ex, void *data)
     u->peer.log = &ex->log;
     u->peer.type = SOCK_DGRAM;
 
-    if (dscf->upstream->peer.init(s, dscf->upstream) != NGX_OK) {
+    /* the options of sockets are not of this session, but of the forwarder */
+
+    tucf = ngx_stream_tun_dns_upstream_conf(dscf);
+    init = (tucf != NULL && tucf->init != NULL) ? tucf->init
+                                                : dscf->upstream->peer.init;
+
+    if (init(s, dscf->upstream) != NGX_OK) {
         return NGX_ERROR;
     }
 

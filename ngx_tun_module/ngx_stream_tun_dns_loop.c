@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun_dns.h>
+#include <ngx_stream_tun_upstream.h>
 
 
 static ngx_int_t ngx_stream_tun_dns_check_server(ngx_cycle_t *cycle,
@@ -50,9 +51,21 @@ static ngx_int_t
 ngx_stream_tun_dns_check_server(ngx_cycle_t *cycle,
     ngx_stream_tun_dns_srv_conf_t *dscf)
 {
-    ngx_uint_t                     i, n;
-    const char                    *what;
-    ngx_stream_upstream_server_t  *us;
+    ngx_uint_t                       i, n;
+    const char                      *what;
+    ngx_stream_upstream_server_t    *us;
+    ngx_stream_tun_upstream_conf_t  *tucf;
+
+    tucf = ngx_stream_tun_dns_upstream_conf(dscf);
+
+    if (tucf != NULL && (tucf->handshake != NULL || tucf->direct != NULL)) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
+                      "the upstream of \"tun_dns_pass\" in %s:%ui has "
+                      "\"%s\", which is not for it", dscf->file, dscf->line,
+                      (tucf->direct != NULL) ? "tun_direct"
+                                             : "tun_handshake");
+        return NGX_ERROR;
+    }
 
     if (dscf->upstream->servers == NULL) {
         return NGX_OK;

@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun_dns.h>
+#include <ngx_stream_tun_upstream.h>
 
 #include <sys/random.h>
 
@@ -29,7 +30,7 @@ static ngx_int_t ngx_stream_tun_dns_limit_param(ngx_str_t *value,
     ngx_tun_dns_limit_conf_t *limit);
 static ngx_int_t ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle);
 static ngx_int_t ngx_stream_tun_dns_init_forwarder(ngx_cycle_t *cycle,
-    ngx_stream_tun_dns_srv_conf_t *dscf);
+    ngx_stream_core_srv_conf_t *cscf, ngx_stream_tun_dns_srv_conf_t *dscf);
 
 
 static ngx_conf_enum_t  ngx_stream_tun_dns_https[] = {
@@ -575,7 +576,8 @@ ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle)
         dscf = cscfp[i]->ctx->srv_conf[ngx_stream_tun_dns_module.ctx_index];
 
         if (dscf->zone != NULL && dscf->upstream != NULL
-            && ngx_stream_tun_dns_init_forwarder(cycle, dscf) != NGX_OK)
+            && ngx_stream_tun_dns_init_forwarder(cycle, cscfp[i], dscf)
+               != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -587,7 +589,7 @@ ngx_stream_tun_dns_init_process(ngx_cycle_t *cycle)
 
 static ngx_int_t
 ngx_stream_tun_dns_init_forwarder(ngx_cycle_t *cycle,
-    ngx_stream_tun_dns_srv_conf_t *dscf)
+    ngx_stream_core_srv_conf_t *cscf, ngx_stream_tun_dns_srv_conf_t *dscf)
 {
     ngx_tun_dns_forwarder_t  *fwd;
 
@@ -602,6 +604,8 @@ ngx_stream_tun_dns_init_forwarder(ngx_cycle_t *cycle,
     fwd->stat = dscf->zone->stat;
     fwd->tag = dscf->zone->shared->tag;
     fwd->log = cycle->log;
+    fwd->connect = ngx_stream_tun_guard_connect_peer;
+    fwd->options = ngx_stream_tun_dns_options(cscf, dscf);
 
     /* each takes a connection, or some, and so does who waits for it */
 

@@ -20,7 +20,11 @@
 
 typedef struct {
     ngx_stream_tun_main_conf_t    *main;
-    ngx_stream_session_t          *session;      /* as it was before */
+
+    /* as it was before */
+
+    ngx_stream_session_t          *session;
+    ngx_peer_connection_t         *peer;
     ngx_stream_tun_upstream_conf_t  *socket;
     ngx_int_t                    (*add_conn)(ngx_connection_t *c);
 } ngx_stream_tun_guard_scope_t;
@@ -29,7 +33,8 @@ typedef struct {
 static ngx_int_t ngx_stream_tun_guard_init_zone(ngx_shm_zone_t *zone,
     void *data);
 static void ngx_stream_tun_guard_enter(ngx_stream_tun_guard_scope_t *scope,
-    ngx_stream_session_t *s, ngx_stream_tun_upstream_conf_t *tucf);
+    ngx_stream_session_t *s, ngx_peer_connection_t *pc,
+    ngx_stream_tun_upstream_conf_t *tucf);
 static void ngx_stream_tun_guard_leave(ngx_stream_tun_guard_scope_t *scope);
 static ngx_int_t ngx_stream_tun_guard_add_conn(ngx_connection_t *c);
 static void ngx_stream_tun_guard_connecting(ngx_stream_session_t *s,
@@ -121,7 +126,7 @@ ngx_stream_tun_guard_handler(ngx_stream_session_t *s,
     c = s->connection;
     number = c->number;
 
-    ngx_stream_tun_guard_enter(&scope, s, NULL);
+    ngx_stream_tun_guard_enter(&scope, s, NULL, ngx_stream_tun_socket_conf(s));
 
     handler(s);
 
@@ -161,19 +166,22 @@ ngx_stream_tun_guard_fake(ngx_stream_session_t *s, struct sockaddr *sockaddr,
 
 static void
 ngx_stream_tun_guard_enter(ngx_stream_tun_guard_scope_t *scope,
-    ngx_stream_session_t *s, ngx_stream_tun_upstream_conf_t *tucf)
+    ngx_stream_session_t *s, ngx_peer_connection_t *pc,
+    ngx_stream_tun_upstream_conf_t *tucf)
 {
     ngx_stream_tun_main_conf_t  *tmcf;
 
-    tmcf = ngx_stream_tun_guard_main(s);
+    tmcf = ngx_stream_cycle_get_module_main_conf(ngx_cycle,
+                                                 ngx_stream_tun_module);
 
     scope->main = tmcf;
     scope->session = tmcf->guarded;
+    scope->peer = tmcf->peer;
+    scope->socket = tmcf->socket;
     scope->add_conn = ngx_event_actions.add_conn;
 
-    scope->socket = tmcf->socket;
-
     tmcf->guarded = s;
+    tmcf->peer = pc;
     tmcf->socket = tucf;
 
     if (scope->add_conn != ngx_stream_tun_guard_add_conn) {
@@ -186,11 +194,17 @@ ngx_stream_tun_guard_enter(ngx_stream_tun_guard_scope_t *scope,
 static void
 ngx_stream_tun_guard_leave(ngx_stream_tun_guard_scope_t *scope)
 {
-    scope->main->guarded = scope->session;
-    scope->main->socket = scope->socket;
+    ngx_stream_tun_main_conf_t  *tmcf;
+
+    tmcf = scope->main;
+
+    tmcf->guarded = scope->session;
+    tmcf->peer = scope->peer;
+    tmcf->socket = scope->socket;
+
     ngx_event_actions.add_conn = scope->add_conn;
 
-    ngx_tun_guard_connecting(&scope->main->guard, ngx_worker, NULL);
+    ngx_tun_guard_connecting(&tmcf->guard, ngx_worker, NULL);
 }
 
 
@@ -204,25 +218,32 @@ ngx_stream_tun_guard_add_conn(ngx_connection_t *c)
     tmcf = ngx_stream_cycle_get_module_main_conf(ngx_cycle,
                                                  ngx_stream_tun_module);
     s = tmcf->guarded;
+    pc = tmcf->peer;
 
-    if (s->upstream != NULL && s->upstream->peer.connection == c) {
+    if (pc == NULL && s->upstream != NULL) {
         pc = &s->upstream->peer;
+    }
 
-        if (tmcf->socket != NULL
-            && ngx_stream_tun_set_socket(tmcf->socket, c->fd, c->log)
-               != NGX_OK)
-        {
+    /* what else is connected in the meantime is not ours */
+
+    if (pc == NULL || pc->connection != c) {
+        return tmcf->add_conn(c);
+    }
+
+    if (tmcf->socket != NULL
+        && pc->sockaddr->sa_family != AF_UNIX
+        && ngx_stream_tun_set_socket(tmcf->socket, c->fd, c->log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (s != NULL && ngx_stream_tun_session(s)) {
+
+        if (ngx_stream_tun_guard_fake(s, pc->sockaddr, pc->name)) {
             return NGX_ERROR;
         }
 
-        if (ngx_stream_tun_session(s)) {
-
-            if (ngx_stream_tun_guard_fake(s, pc->sockaddr, pc->name)) {
-                return NGX_ERROR;
-            }
-
-            ngx_stream_tun_guard_connecting(s, pc->sockaddr);
-        }
+        ngx_stream_tun_guard_connecting(s, pc->sockaddr);
     }
 
     return tmcf->add_conn(c);
@@ -296,7 +317,7 @@ ngx_stream_tun_guard_resolved(ngx_resolver_ctx_t *rctx)
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
 
-    ngx_stream_tun_guard_enter(&scope, s, NULL);
+    ngx_stream_tun_guard_enter(&scope, s, NULL, ngx_stream_tun_socket_conf(s));
 
     ctx->resolved(rctx);
 
@@ -361,13 +382,33 @@ ngx_stream_tun_guard_connect(ngx_stream_session_t *s,
 
     pc = &s->upstream->peer;
 
-    ngx_stream_tun_guard_enter(&scope, s, tucf);
+    if (tucf == NULL) {
+        tucf = ngx_stream_tun_socket_conf(s);
+    }
+
+    ngx_stream_tun_guard_enter(&scope, s, pc, tucf);
 
     rc = ngx_event_connect_peer(pc);
 
     if (rc == NGX_OK || rc == NGX_AGAIN || rc == NGX_DONE) {
         ngx_stream_tun_guard_connected(s);
     }
+
+    ngx_stream_tun_guard_leave(&scope);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_stream_tun_guard_connect_peer(ngx_peer_connection_t *pc, void *options)
+{
+    ngx_int_t                      rc;
+    ngx_stream_tun_guard_scope_t   scope;
+
+    ngx_stream_tun_guard_enter(&scope, NULL, pc, options);
+
+    rc = ngx_event_connect_peer(pc);
 
     ngx_stream_tun_guard_leave(&scope);
 
@@ -511,12 +552,21 @@ ngx_stream_tun_guard_key(ngx_stream_session_t *s, struct sockaddr *local,
 }
 
 
-void
+ngx_int_t
 ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
     int family)
 {
-    socklen_t       len;
-    ngx_sockaddr_t  sa;
+    socklen_t                        len;
+    ngx_sockaddr_t                   sa;
+    ngx_stream_tun_upstream_conf_t  *tucf;
+
+    tucf = ngx_stream_tun_socket_conf(s);
+
+    if (tucf != NULL
+        && ngx_stream_tun_set_socket(tucf, fd, s->connection->log) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     ngx_memzero(&sa, sizeof(ngx_sockaddr_t));
 
@@ -530,6 +580,8 @@ ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
     if (bind(fd, &sa.sockaddr, len) != -1) {
         ngx_stream_tun_guard_socket(s, fd, &sa.sockaddr);
     }
+
+    return NGX_OK;
 }
 
 

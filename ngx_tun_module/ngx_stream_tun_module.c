@@ -110,6 +110,13 @@ static ngx_command_t  ngx_stream_tun_commands[] = {
       offsetof(ngx_stream_tun_t, conf.icmp),
       &ngx_stream_tun_icmps },
 
+    { ngx_string("tun_socket"),
+      NGX_STREAM_TUN_CONF|NGX_CONF_TAKE12,
+      ngx_stream_tun_icmp_socket,
+      NGX_STREAM_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("queues"),
       NGX_STREAM_TUN_CONF|NGX_CONF_TAKE1,
       ngx_stream_tun_queues,
@@ -325,11 +332,11 @@ ngx_stream_tun_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    ngx_stream_tun_init_sessions(cf, tmcf);
+
     if (tmcf->listens.nelts == 0) {
         return NGX_OK;
     }
-
-    ngx_stream_tun_init_sessions(cf, tmcf);
 
     if (ngx_stream_tun_guard_init(cf, tmcf) != NGX_OK
         || ngx_stream_tun_init_udp(cf) != NGX_OK)

@@ -129,7 +129,10 @@ ngx_stream_tun_relay_open(ngx_stream_tun_relay_t *relay, int family)
         (void) setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(int));
     }
 
-    ngx_stream_tun_guard_bind(relay->session, fd, family);
+    if (ngx_stream_tun_guard_bind(relay->session, fd, family) != NGX_OK) {
+        (void) ngx_close_socket(fd);
+        return NGX_ERROR;
+    }
 
     pc = ngx_get_connection(fd, c->log);
 

@@ -5,6 +5,7 @@
 
 
 #include <ngx_stream_tun.h>
+#include <ngx_stream_tun_upstream.h>
 
 
 static void ngx_stream_tun_content_handler(ngx_stream_session_t *s);
@@ -26,10 +27,11 @@ ngx_stream_tun_init_connection(ngx_connection_t *c)
 void
 ngx_stream_tun_init_sessions(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
 {
-    ngx_uint_t                     i;
-    ngx_stream_tun_srv_conf_t     *tscf;
-    ngx_stream_core_srv_conf_t   **cscfp;
-    ngx_stream_core_main_conf_t   *cmcf;
+    ngx_uint_t                       i;
+    ngx_stream_tun_srv_conf_t       *tscf;
+    ngx_stream_core_srv_conf_t     **cscfp;
+    ngx_stream_core_main_conf_t     *cmcf;
+    ngx_stream_tun_upstream_conf_t  *tucf;
 
     cmcf = ngx_stream_conf_get_module_main_conf(cf, ngx_stream_core_module);
     cscfp = cmcf->servers.elts;
@@ -37,14 +39,19 @@ ngx_stream_tun_init_sessions(ngx_conf_t *cf, ngx_stream_tun_main_conf_t *tmcf)
     for (i = 0; i < cmcf->servers.nelts; i++) {
         tscf = cscfp[i]->ctx->srv_conf[ngx_stream_tun_module.ctx_index];
 
-        if (tscf->listen && cscfp[i]->handler != NULL) {
+        tucf = cscfp[i]->ctx->srv_conf[ngx_stream_tun_upstream_module.
+                                                                   ctx_index];
+
+        if ((tscf->listen || tucf->socket) && cscfp[i]->handler != NULL) {
             tscf->content_handler = cscfp[i]->handler;
             cscfp[i]->handler = ngx_stream_tun_content_handler;
         }
     }
 
-    tmcf->next_filter = ngx_stream_top_filter;
-    ngx_stream_top_filter = ngx_stream_tun_filter;
+    if (tmcf->listens.nelts != 0) {
+        tmcf->next_filter = ngx_stream_top_filter;
+        ngx_stream_top_filter = ngx_stream_tun_filter;
+    }
 }
 
 
@@ -82,12 +89,8 @@ ngx_stream_tun_content_handler(ngx_stream_session_t *s)
     c = s->connection;
     number = c->number;
 
-    if (!ngx_stream_tun_session(s)) {
-        tscf->content_handler(s);
-        return;
-    }
-
-    if (c->type == SOCK_DGRAM
+    if (!ngx_stream_tun_session(s)
+        || c->type == SOCK_DGRAM
         || tscf->accept == NGX_STREAM_TUN_EARLY
         || ngx_stream_tun_by_kernel(c))
     {

@@ -207,12 +207,15 @@ void ngx_stream_tun_fail_peer(ngx_stream_tun_peer_t *tp, ngx_uint_t final);
 ngx_int_t ngx_stream_tun_set_socket(ngx_stream_tun_upstream_conf_t *tucf,
     ngx_socket_t fd, ngx_log_t *log);
 
+/* The options of the session's server, or NULL. */
+ngx_stream_tun_upstream_conf_t *ngx_stream_tun_socket_conf(
+    ngx_stream_session_t *s);
+
 /*
- * At the start, as root: may a worker do that?  NGX_CONF_OK, or
- * NGX_CONF_ERROR after a line in the log.
+ * `tun_socket` of an upstream or a server.  What a worker may not do is an
+ * error here, at the start, as root.
  */
-char *ngx_stream_tun_test_socket(ngx_conf_t *cf,
-    ngx_stream_tun_upstream_conf_t *tucf);
+char *ngx_stream_tun_socket(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 /* ngx_stream_tun_handshake_conf.c */
 

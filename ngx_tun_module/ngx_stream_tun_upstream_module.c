@@ -7,9 +7,6 @@
 #include <ngx_stream_tun.h>
 #include <ngx_stream_tun_upstream.h>
 
-#include <net/if.h>
-
-
 static void *ngx_stream_tun_upstream_create_main_conf(ngx_conf_t *cf);
 static void *ngx_stream_tun_upstream_create_conf(ngx_conf_t *cf);
 static char *ngx_stream_tun_upstream_merge_conf(ngx_conf_t *cf, void *parent,
@@ -20,11 +17,6 @@ static void ngx_stream_tun_upstream_init_servers(ngx_conf_t *cf,
 static ngx_int_t ngx_stream_tun_upstream_check_relays(ngx_conf_t *cf);
 static ngx_int_t ngx_stream_tun_upstream_ssl(void);
 static void ngx_stream_tun_upstream_content_handler(ngx_stream_session_t *s);
-
-static char *ngx_stream_tun_socket(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_stream_tun_socket_mark(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_stream_tun_upstream_conf_t *tucf);
 
 static ngx_int_t ngx_stream_tun_upstream_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_stream_tun_handshake_variable(ngx_stream_session_t *s,
@@ -48,7 +40,8 @@ static ngx_command_t  ngx_stream_tun_upstream_commands[] = {
       NULL },
 
     { ngx_string("tun_socket"),
-      NGX_STREAM_UPS_CONF|NGX_CONF_TAKE12,
+      NGX_STREAM_MAIN_CONF|NGX_STREAM_SRV_CONF|NGX_STREAM_UPS_CONF
+                          |NGX_CONF_TAKE12,
       ngx_stream_tun_socket,
       NGX_STREAM_SRV_CONF_OFFSET,
       0,
@@ -124,6 +117,16 @@ ngx_stream_tun_upstream_create_conf(ngx_conf_t *cf)
 static char *
 ngx_stream_tun_upstream_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 {
+    ngx_stream_tun_upstream_conf_t *prev = parent;
+    ngx_stream_tun_upstream_conf_t *conf = child;
+
+    if (!conf->socket) {
+        conf->socket = prev->socket;
+        conf->marked = prev->marked;
+        conf->mark = prev->mark;
+        conf->device = prev->device;
+    }
+
     return NGX_CONF_OK;
 }
 
@@ -306,92 +309,6 @@ ngx_stream_tun_upstream_content_handler(ngx_stream_session_t *s)
     }
 
     tucf->content_handler(s);
-}
-
-
-static char *
-ngx_stream_tun_socket(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_stream_tun_upstream_conf_t *tucf = conf;
-
-    char             *rv;
-    ngx_str_t        *value;
-    ngx_uint_t        i;
-    ngx_core_conf_t  *ccf;
-
-    if (tucf->socket) {
-        return "is duplicate";
-    }
-
-    tucf->socket = 1;
-    value = cf->args->elts;
-
-    for (i = 1; i < cf->args->nelts; i++) {
-
-        if (ngx_strncmp(value[i].data, "mark=", 5) == 0 && !tucf->marked) {
-            rv = ngx_stream_tun_socket_mark(cf, &value[i], tucf);
-            if (rv != NGX_CONF_OK) {
-                return rv;
-            }
-
-            continue;
-        }
-
-        if (ngx_strncmp(value[i].data, "bind_device=", 12) == 0
-            && tucf->device.len == 0)
-        {
-            tucf->device.data = value[i].data + 12;
-            tucf->device.len = value[i].len - 12;
-
-            if (tucf->device.len > 0 && tucf->device.len < IFNAMSIZ) {
-                continue;
-            }
-        }
-
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
-                           &value[i]);
-        return NGX_CONF_ERROR;
-    }
-
-    /* nginx leaves CAP_NET_RAW to its workers, as for "proxy_bind" */
-
-    ccf = (ngx_core_conf_t *) ngx_get_conf(cf->cycle->conf_ctx,
-                                           ngx_core_module);
-    ccf->transparent = 1;
-
-    return ngx_stream_tun_test_socket(cf, tucf);
-}
-
-
-static char *
-ngx_stream_tun_socket_mark(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_stream_tun_upstream_conf_t *tucf)
-{
-    u_char     *p;
-    size_t      len;
-    ngx_int_t   n;
-
-    p = value->data + 5;
-    len = value->len - 5;
-
-    if (len > 2 && ngx_strncmp(p, "0x", 2) == 0) {
-        n = ngx_hextoi(p + 2, len - 2);
-
-    } else {
-        n = ngx_atoi(p, len);
-    }
-
-    if (n < 1 || (uint64_t) n > 0xffffffff) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid mark \"%V\", it must be a number from 1 "
-                           "to 0xffffffff", value);
-        return NGX_CONF_ERROR;
-    }
-
-    tucf->mark = (uint32_t) n;
-    tucf->marked = 1;
-
-    return NGX_CONF_OK;
 }
 
 

@@ -140,7 +140,8 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
     st->icmp = ngx_tun_icmp_sockets_open(st->conf.device.queues,
                                          st->cycle->pool, log);
 
-    return (st->icmp != NULL) ? NGX_OK : NGX_ERROR;
+    return (st->icmp != NULL) ? ngx_stream_tun_set_icmp_sockets(st, log)
+                              : NGX_ERROR;
 }
 
 

@@ -11,6 +11,7 @@ use strict;
 use Test::More;
 
 use Test::Tun;
+use Test::Tun::DNS ();
 use Test::Tun::Proxy;
 
 my $t = Test::Tun->new();
@@ -26,16 +27,30 @@ $t->daemon('server', sub {
 	}
 });
 
+$t->udp_server(9300, sub { "relayed $_[1]" });
+
+# it says that more is to be had over TCP
+
+Test::Tun::DNS::resolver($t, $_, sub {
+	my ($q, $protocol) = @_;
+	my $answer = Test::Tun::DNS::reply($q, "x.example. 300 MX 5 mx.example");
+	$answer->header->tc(1) if $protocol eq 'udp';
+	return $answer->data;
+}, port => 5300) for '10.1.0.2', 'fd00:1::2';
+
 # SYNs and datagrams that leave with a mark are counted, another has no way
 
 Test::Tun::spew("$t->{dir}/count.nft", <<'EOF');
 table inet count {
     counter streams { }
     counter datagrams { }
+    counter pings { }
     chain output {
         type filter hook output priority 0;
         meta mark 0x1d tcp flags & (syn | ack) == syn counter name streams
         meta mark 0x1d meta l4proto udp counter name datagrams
+        meta mark 0x1d icmp type echo-request counter name pings
+        meta mark 0x1d icmpv6 type echo-request counter name pings
         meta mark 0xfffffffe tcp flags & (syn | ack) == syn counter name streams
     }
 }
@@ -57,7 +72,12 @@ stream {
     tun tun0 {
         address 198.18.0.1/15 fd00:198:18::1/64;
         netns   %%NETNS%%;
+        icmp    forward;
+
+        tun_socket mark=0x1d bind_device=server;
     }
+
+    tun_fakeip_zone names:1m 198.18.0.0/24;
 
     upstream direct  { tun_direct; tun_socket mark=0x1d; }
     upstream bound   { tun_direct; tun_socket mark=29 bind_device=server; }
@@ -103,6 +123,77 @@ stream {
         proxy_pass udp;
         proxy_timeout 2s;
     }
+
+    # servers
+
+    upstream resolver  { server 10.1.0.2:5300; tun_socket mark=0x1d; }
+    upstream resolver6 { server [fd00:1::2]:5300; }
+
+    server {
+        listen 5301 udp;
+        tun_dns names;
+        tun_dns_pass resolver;
+        tun_dns_cache off;
+        tun_socket mark=0x2a;
+    }
+
+    server {
+        listen 5302 udp;
+        tun_dns names;
+        tun_dns_pass resolver6;
+        tun_dns_cache off;
+        tun_socket mark=0x1d bind_device=server;
+    }
+
+    server {
+        tun_listen tun0 udp :9300;
+        tun_udp_relay on;
+        tun_socket mark=0x1d;
+    }
+
+    server {
+        tun_listen tun0 udp :9301;
+        tun_udp_relay on;
+        tun_socket bind_device=missing0;
+    }
+
+    server {
+        listen 8002;
+        proxy_pass 10.1.0.2:9001;
+        tun_socket mark=0x1d;
+    }
+
+    map $server_addr $its_target {
+        10.1.0.2  10.1.0.2:9001;
+        fd00:1::2 [fd00:1::2]:9001;
+    }
+
+    # its own options, or those of the upstream
+
+    server {
+        tun_listen tun0 :9021;
+        proxy_pass $its_target;
+        tun_socket mark=0x1d;
+    }
+
+    server {
+        tun_listen tun0 :9022;
+        proxy_pass direct_own;
+        tun_socket mark=0x2a;
+    }
+
+    upstream direct_own { tun_direct destination=$its_target;
+                          tun_socket mark=0x1d; }
+
+    server {
+        tun_listen tun0 :9023;
+        proxy_pass several;
+        proxy_connect_timeout 1s;
+        tun_socket mark=0x1d;
+    }
+
+    upstream several { server 10.1.0.2:9 max_fails=0;
+                       server 10.1.0.2:9001 backup; }
 }
 EOF
 
@@ -142,6 +233,38 @@ for my $family (@Test::Tun::FAMILIES) {
 
 is(ask($t, '10.1.0.1', 8001, ns => 'server'), "echo hello\n",
 	'with proxy_bind');
+
+# of servers
+
+for my $family (@Test::Tun::FAMILIES) {
+	my ($name, $host) = @{$family}{qw/ name server /};
+
+	is(marked('datagrams', sub { datagram($host, 9300) }),
+		'relayed hello, 1', "a relay, $name");
+	isnt(datagram($host, 9301), 'relayed hello',
+		"a relay with a missing interface, $name");
+
+	is(marked('streams', sub { ask($t, $host, $_) }), "echo hello\n, 1",
+		"server $_, $name") for 9021, 9022;
+	is(marked('streams', sub { ask($t, $host, 9023) }), "echo hello\n, 2",
+		"server, another peer, $name");
+
+	is(marked('pings', sub { ($t->exec('client', qw/ ping -n -c 2 -i 0.2
+		-W 2 /, $host))[0] }), '0, 2', "pings, $name");
+}
+
+is(marked('streams', sub { ask($t, '10.1.0.1', 8002, ns => 'server') }),
+	"echo hello\n, 1", 'server, an ordinary socket');
+
+for my $port (5301, 5302) {
+	my $question = sub { $t->in('server', sub { Test::Tun::DNS::ask(
+		'10.1.0.1', "x.example", 'MX', port => $port) }) };
+
+	is(marked('datagrams', $question), 'NOERROR MX=5 mx.example., 1',
+		"DNS, $port");
+	is(marked('streams', $question), 'NOERROR MX=5 mx.example., 1',
+		"DNS, over TCP, $port");
+}
 
 my $before = counted_by("datagrams");
 
@@ -190,6 +313,48 @@ like($out, qr/"tun_socket" cannot be had.*CAP_NET_RAW.*test.conf:\d+/,
 ($rc, $out) = test_without('mark=1', '-net_admin');
 is($rc, 0, 'a mark with it') or diag($out);
 
+# and of servers and pings, too
+
+$small =~ s/tun_socket TEST;//;
+$small =~ s/server \{/server { tun_socket TEST;/;
+
+($rc, $out) = test_without('mark=1', '-net_raw,-net_admin');
+isnt($rc, 0, 'a server with a mark, without CAP_NET_RAW');
+like($out, qr/"tun_socket" cannot be had.*test.conf:\d+/, 'with a message');
+
+$small =~ s/tun_socket TEST;//;
+$small =~ s/stream \{/stream { tun tun0 { address 192.0.2.1\/24; icmp forward;
+	tun_socket TEST; } /;
+
+($rc, $out) = test_without('mark=1', '-net_raw,-net_admin');
+isnt($rc, 0, 'pings with a mark, without CAP_NET_RAW');
+like($out, qr/"tun_socket" cannot be had.*test.conf:\d+/, 'with a message');
+
+for my $bad (
+	[ 'icmp forward; tun_socket mark=1; tun_socket mark=1;',
+		'is duplicate' ],
+	[ 'icmp reply; tun_socket mark=1;', 'is for "icmp forward"' ],
+	[ 'icmp forward; tun_socket x;', 'invalid parameter "x"' ],
+) {
+	my ($rc, $out) = $t->test_conf("%%GLOBALS%%\n%%EVENTS%%\nstream {\n"
+		. "tun tun0 { address 192.0.2.1/24; $bad->[0] }\n}\n");
+
+	isnt($rc, 0, "refused: $bad->[0]");
+	like($out, qr/\Q$bad->[1]\E.*:\d+/, 'with a message');
+}
+
+$t->allow_alert(qr/is not for it/);
+
+for my $bad ('tun_direct;', 'server 10.1.0.2:53; tun_handshake socks5;') {
+	my ($rc, $out) = $t->test_conf("%%GLOBALS%%\n%%EVENTS%%\nstream {\n"
+		. "tun_fakeip_zone names:1m 198.18.0.0/24;\n"
+		. "upstream u { $bad }\nserver { listen 8003 udp;\n"
+		. "tun_dns names; tun_dns_pass u; }\n}\n");
+
+	isnt($rc, 0, "refused for DNS: $bad");
+	like($out, qr/is not for it/, 'with a message');
+}
+
 for my $bad (
 	[ 'tun_socket mark=0;', 'invalid mark "mark=0"' ],
 	[ 'tun_socket mark=x;', 'invalid mark' ],
@@ -219,4 +384,25 @@ sub counted_by {
 	my ($counter) = @_;
 	return nft(qw/ list counter inet count /, $counter) =~ /packets (\d+)/
 		? $1 : undef;
+}
+
+# what a sub returns, and how much was marked
+
+sub marked {
+	my ($counter, $sub) = @_;
+
+	my $before = counted_by($counter);
+	my $result = $sub->();
+
+	return "$result, " . (counted_by($counter) - $before);
+}
+
+sub datagram {
+	my ($host, $port) = @_;
+
+	return $t->in('client', sub {
+		my $s = Test::Tun::udp_to($host, $port);
+		$s->send('hello');
+		return Test::Tun::udp_recv($s, 2) // 'nothing';
+	});
 }
