@@ -16,6 +16,10 @@
 #include <linux/netconf.h>
 
 
+/* of a line */
+#define NGX_TUN_ROUTE_WARNING  512
+
+
 static ngx_int_t ngx_tun_route_dump(ngx_tun_route_ctx_t *ctx);
 static ngx_int_t ngx_tun_route_rule_handler(struct nlmsghdr *header,
     void *data);
@@ -497,14 +501,23 @@ ngx_tun_route_talk(ngx_tun_route_ctx_t *ctx, ngx_tun_netlink_msg_t *msg,
 }
 
 
+/*
+ * The rules of "gateway" and "global" are by interface, and the kernel looks
+ * for the way back of a packet by the interface that it leaves by: it is the
+ * device.  Rules by mark, which are made by others, do not know the way back.
+ */
+
 void
 ngx_tun_route_warn(ngx_tun_device_t *dev, ngx_log_t *log)
 {
     int                 all[2], own[2];
-    ngx_uint_t          i, inet, inet6;
+    u_char             *p, *last, text[NGX_TUN_ROUTE_WARNING];
+    ngx_uint_t          i, gateway, inet, inet6;
     ngx_tun_address_t  *addr;
 
-    if (dev->conf->route.mode != NGX_TUN_ROUTE_GATEWAY) {
+    gateway = (dev->conf->route.mode == NGX_TUN_ROUTE_GATEWAY);
+
+    if (!gateway && dev->conf->route.mode != NGX_TUN_ROUTE_OFF) {
         return;
     }
 
@@ -517,6 +530,9 @@ ngx_tun_route_warn(ngx_tun_device_t *dev, ngx_log_t *log)
         inet6 |= (addr[i].addr_len == 16);
     }
 
+    p = text;
+    last = text + NGX_TUN_ROUTE_WARNING;
+
     if (inet) {
         ngx_tun_route_netconf(dev, AF_INET, NETCONFA_IFINDEX_ALL, all);
         ngx_tun_route_netconf(dev, AF_INET, (int) dev->index, own);
@@ -524,28 +540,32 @@ ngx_tun_route_warn(ngx_tun_device_t *dev, ngx_log_t *log)
         /* the greater one counts */
 
         if (ngx_max(all[0], own[0]) == 1) {
-            ngx_log_error(NGX_LOG_WARN, log, 0,
-                          "tun \"%V\": \"net.ipv4.conf.%V.rp_filter\" is 1 "
-                          "and drops what goes back to those that other "
-                          "rules send here, 2 is needed for them",
-                          &dev->conf->name, &dev->conf->name);
+            p = ngx_slprintf(p, last, ", net.ipv4.conf.%V.rp_filter is 1, and "
+                             "drops what goes back to those that other rules "
+                             "send here, 2 is needed for them",
+                             &dev->conf->name);
         }
 
-        if (all[1] == 0) {
-            ngx_log_error(NGX_LOG_WARN, log, 0,
-                          "tun \"%V\": \"net.ipv4.ip_forward\" is 0, and "
-                          "nothing is forwarded", &dev->conf->name);
+        if (gateway && all[1] == 0) {
+            p = ngx_slprintf(p, last, ", net.ipv4.ip_forward is 0, and "
+                             "nothing is forwarded");
         }
     }
 
-    if (inet6) {
+    if (inet6 && gateway) {
         ngx_tun_route_netconf(dev, AF_INET6, NETCONFA_IFINDEX_ALL, all);
 
         if (all[1] == 0) {
-            ngx_log_error(NGX_LOG_WARN, log, 0,
-                          "tun \"%V\": \"net.ipv6.conf.all.forwarding\" is 0, "
-                          "and nothing is forwarded", &dev->conf->name);
+            p = ngx_slprintf(p, last, ", net.ipv6.conf.all.forwarding is 0, "
+                             "and nothing is forwarded");
         }
+    }
+
+    if (p != text) {
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "tun \"%V\": the system is not set for \"route %s\"%*s",
+                      &dev->conf->name, gateway ? "gateway" : "off",
+                      (size_t) (p - text), text);
     }
 }
 

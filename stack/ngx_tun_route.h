@@ -44,7 +44,7 @@ ngx_int_t ngx_tun_route_add(ngx_tun_device_t *dev, ngx_log_t *log);
 void ngx_tun_route_prune(ngx_tun_device_t *dev, ngx_tun_device_conf_t *conf,
     ngx_log_t *log);
 
-/* Names the kernel's settings that break conf, one line [warn] for each. */
+/* Names the kernel's settings that break conf in a line [warn]. */
 void ngx_tun_route_warn(ngx_tun_device_t *dev, ngx_log_t *log);
 
 
