@@ -7,6 +7,7 @@
 #include <ngx_stream_tun.h>
 
 #include <net/if.h>
+#include <pwd.h>
 
 
 /* without `route_table` a device has a place of its own by its name */
@@ -19,6 +20,8 @@
 
 static char *ngx_stream_tun_route_pair(ngx_conf_t *cf, ngx_array_t *pairs,
     u_char separator, ngx_uint_t last);
+static ngx_int_t ngx_stream_tun_route_user(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_tun_route_pair_t *pair);
 static ngx_int_t ngx_stream_tun_route_number(u_char *p, u_char *last,
     uint32_t *number);
 
@@ -213,6 +216,17 @@ ngx_stream_tun_route_pair(ngx_conf_t *cf, ngx_array_t *pairs,
         }
 
         last = value[i].data + value[i].len;
+
+        if (!mask && (value[i].len == 0 || value[i].data[0] < '0'
+                      || value[i].data[0] > '9'))
+        {
+            if (ngx_stream_tun_route_user(cf, &value[i], pair) != NGX_OK) {
+                return NGX_CONF_ERROR;
+            }
+
+            continue;
+        }
+
         p = ngx_strlchr(value[i].data, last, separator);
 
         if (ngx_stream_tun_route_number(value[i].data, p ? p : last,
@@ -248,6 +262,30 @@ invalid:
                        mask ? "mark" : "users", &value[i]);
 
     return NGX_CONF_ERROR;
+}
+
+
+/* a name may hold the separator, but does not begin with a digit */
+
+static ngx_int_t
+ngx_stream_tun_route_user(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_tun_route_pair_t *pair)
+{
+    struct passwd  *pwd;
+
+    ngx_set_errno(0);
+    pwd = getpwnam((const char *) name->data);
+
+    if (pwd == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           "there is no user \"%V\"", name);
+        return NGX_ERROR;
+    }
+
+    pair->first = (uint32_t) pwd->pw_uid;
+    pair->second = (uint32_t) pwd->pw_uid;
+
+    return NGX_OK;
 }
 
 

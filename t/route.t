@@ -99,7 +99,8 @@ for my $filter (0, 1, 2) {
 		for qw/ all default server client /;
 
 	start(conf('route global; bypass 203.0.113.0/24 2001:db8:9::/48;'
-		. 'bypass_uid 65534; bypass_mark 0x1d;'));
+		. ($filter ? 'bypass_uid nobody;' : 'bypass_uid 65533-65534;')
+		. 'bypass_mark 0x1d;'));
 
 	for my $name (map { $_->{name} } @families) {
 		my $label = "$name, global, rp_filter $filter";
