@@ -119,6 +119,7 @@ typedef struct ngx_stream_tun_relay_s  ngx_stream_tun_relay_t;
 
 typedef struct {
     ngx_tun_guard_entry_t          entry;    /* of the upstream's socket */
+    ngx_tun_guard_entry_t          bound;    /* of a relay's */
     ngx_event_get_peer_pt          get;      /* of the balancer */
     ngx_resolver_handler_pt        resolved; /* of the proxy module */
     ngx_event_handler_pt           connect;  /* and its */

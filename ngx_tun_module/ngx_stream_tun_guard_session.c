@@ -38,7 +38,7 @@ static void ngx_stream_tun_guard_enter(ngx_stream_tun_guard_scope_t *scope,
 static void ngx_stream_tun_guard_leave(ngx_stream_tun_guard_scope_t *scope);
 static ngx_int_t ngx_stream_tun_guard_add_conn(ngx_connection_t *c);
 static void ngx_stream_tun_guard_connecting(ngx_stream_session_t *s,
-    struct sockaddr *peer);
+    ngx_peer_connection_t *pc);
 static void ngx_stream_tun_guard_watch(ngx_stream_session_t *s);
 static void ngx_stream_tun_guard_resolved(ngx_resolver_ctx_t *rctx);
 static ngx_int_t ngx_stream_tun_guard_get_peer(ngx_peer_connection_t *pc,
@@ -47,9 +47,10 @@ static void ngx_stream_tun_guard_wait_handler(ngx_event_t *ev);
 static void ngx_stream_tun_guard_connected(ngx_stream_session_t *s);
 static void ngx_stream_tun_guard_wait(ngx_stream_session_t *s);
 static void ngx_stream_tun_guard_socket(ngx_stream_session_t *s,
-    ngx_socket_t fd, struct sockaddr *peer);
-static ngx_int_t ngx_stream_tun_guard_key(ngx_stream_session_t *s,
-    struct sockaddr *local, struct sockaddr *peer, ngx_tun_flow_key_t *key);
+    ngx_tun_guard_entry_t *entry, ngx_socket_t fd, int type,
+    struct sockaddr *peer);
+static ngx_int_t ngx_stream_tun_guard_key(ngx_tun_flow_key_t *key, int type,
+    struct sockaddr *local, struct sockaddr *peer);
 static ngx_stream_tun_ctx_t *ngx_stream_tun_guard_ctx(
     ngx_stream_session_t *s);
 static void ngx_stream_tun_guard_cleanup(void *data);
@@ -243,7 +244,7 @@ ngx_stream_tun_guard_add_conn(ngx_connection_t *c)
             return NGX_ERROR;
         }
 
-        ngx_stream_tun_guard_connecting(s, pc->sockaddr);
+        ngx_stream_tun_guard_connecting(s, pc);
     }
 
     return tmcf->add_conn(c);
@@ -251,11 +252,14 @@ ngx_stream_tun_guard_add_conn(ngx_connection_t *c)
 
 
 static void
-ngx_stream_tun_guard_connecting(ngx_stream_session_t *s, struct sockaddr *peer)
+ngx_stream_tun_guard_connecting(ngx_stream_session_t *s,
+    ngx_peer_connection_t *pc)
 {
     ngx_tun_flow_key_t  key;
 
-    if (ngx_stream_tun_guard_key(s, NULL, peer, &key) == NGX_OK) {
+    if (ngx_stream_tun_guard_key(&key, pc->type, NULL, pc->sockaddr)
+        == NGX_OK)
+    {
         ngx_tun_guard_connecting(&ngx_stream_tun_guard_main(s)->guard,
                                  ngx_worker, &key);
     }
@@ -341,8 +345,6 @@ ngx_stream_tun_guard_get_peer(ngx_peer_connection_t *pc, void *data)
     s = pc->log->data;
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
 
-    ngx_tun_guard_delete(&ctx->entry);
-
     pc->get = ctx->get;
 
     rc = ngx_stream_tun_guard_connect(s, NULL);
@@ -377,10 +379,17 @@ ngx_stream_tun_guard_connect(ngx_stream_session_t *s,
     ngx_stream_tun_upstream_conf_t *tucf)
 {
     ngx_int_t                      rc;
+    ngx_stream_tun_ctx_t          *ctx;
     ngx_peer_connection_t         *pc;
     ngx_stream_tun_guard_scope_t   scope;
 
     pc = &s->upstream->peer;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
+
+    if (ctx != NULL) {
+        ngx_tun_guard_delete(&ctx->entry);
+    }
 
     if (tucf == NULL) {
         tucf = ngx_stream_tun_socket_conf(s);
@@ -419,12 +428,20 @@ ngx_stream_tun_guard_connect_peer(ngx_peer_connection_t *pc, void *options)
 static void
 ngx_stream_tun_guard_connected(ngx_stream_session_t *s)
 {
+    ngx_stream_tun_ctx_t   *ctx;
     ngx_peer_connection_t  *pc;
 
     pc = &s->upstream->peer;
 
-    if (pc->connection != NULL && ngx_stream_tun_session(s)) {
-        ngx_stream_tun_guard_socket(s, pc->connection->fd, pc->sockaddr);
+    if (pc->connection == NULL || !ngx_stream_tun_session(s)) {
+        return;
+    }
+
+    ctx = ngx_stream_tun_guard_ctx(s);
+
+    if (ctx != NULL) {
+        ngx_stream_tun_guard_socket(s, &ctx->entry, pc->connection->fd,
+                                    pc->type, pc->sockaddr);
     }
 }
 
@@ -494,27 +511,24 @@ ngx_stream_tun_guard_connect_handler(ngx_event_t *ev)
 
 
 static void
-ngx_stream_tun_guard_socket(ngx_stream_session_t *s, ngx_socket_t fd,
+ngx_stream_tun_guard_socket(ngx_stream_session_t *s,
+    ngx_tun_guard_entry_t *entry, ngx_socket_t fd, int type,
     struct sockaddr *peer)
 {
-    socklen_t              len;
-    ngx_sockaddr_t         sa;
-    ngx_tun_flow_key_t     key;
-    ngx_stream_tun_ctx_t  *ctx;
+    socklen_t           len;
+    ngx_sockaddr_t      sa;
+    ngx_tun_flow_key_t  key;
 
-    ctx = ngx_stream_tun_guard_ctx(s);
-
-    if (ctx == NULL || ctx->entry.slot != NULL) {
+    if (entry->slot != NULL) {
         return;
     }
 
     len = sizeof(ngx_sockaddr_t);
 
     if (getsockname(fd, &sa.sockaddr, &len) != -1
-        && ngx_stream_tun_guard_key(s, &sa.sockaddr, peer, &key) == NGX_OK)
+        && ngx_stream_tun_guard_key(&key, type, &sa.sockaddr, peer) == NGX_OK)
     {
-        ngx_tun_guard_add(&ngx_stream_tun_guard_main(s)->guard, &ctx->entry,
-                          &key);
+        ngx_tun_guard_add(&ngx_stream_tun_guard_main(s)->guard, entry, &key);
     }
 }
 
@@ -522,8 +536,8 @@ ngx_stream_tun_guard_socket(ngx_stream_session_t *s, ngx_socket_t fd,
 /* a flow that the socket would be the client of */
 
 static ngx_int_t
-ngx_stream_tun_guard_key(ngx_stream_session_t *s, struct sockaddr *local,
-    struct sockaddr *peer, ngx_tun_flow_key_t *key)
+ngx_stream_tun_guard_key(ngx_tun_flow_key_t *key, int type,
+    struct sockaddr *local, struct sockaddr *peer)
 {
     size_t  len;
 
@@ -545,8 +559,7 @@ ngx_stream_tun_guard_key(ngx_stream_session_t *s, struct sockaddr *local,
     }
 
     key->addr_len = (uint16_t) len;
-    key->protocol = (s->connection->type == SOCK_DGRAM) ? IPPROTO_UDP
-                                                        : IPPROTO_TCP;
+    key->protocol = (type == SOCK_DGRAM) ? IPPROTO_UDP : IPPROTO_TCP;
 
     return (len != 0) ? NGX_OK : NGX_DECLINED;
 }
@@ -558,6 +571,7 @@ ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
 {
     socklen_t                        len;
     ngx_sockaddr_t                   sa;
+    ngx_stream_tun_ctx_t            *ctx;
     ngx_stream_tun_upstream_conf_t  *tucf;
 
     tucf = ngx_stream_tun_socket_conf(s);
@@ -577,8 +591,12 @@ ngx_stream_tun_guard_bind(ngx_stream_session_t *s, ngx_socket_t fd,
 
     /* what is not bound now, is so when it sends */
 
-    if (bind(fd, &sa.sockaddr, len) != -1) {
-        ngx_stream_tun_guard_socket(s, fd, &sa.sockaddr);
+    ctx = ngx_stream_tun_guard_ctx(s);
+
+    if (ctx != NULL && bind(fd, &sa.sockaddr, len) != -1) {
+        ngx_tun_guard_delete(&ctx->bound);
+        ngx_stream_tun_guard_socket(s, &ctx->bound, fd, SOCK_DGRAM,
+                                    &sa.sockaddr);
     }
 
     return NGX_OK;
@@ -617,6 +635,7 @@ ngx_stream_tun_guard_cleanup(void *data)
     ngx_stream_tun_ctx_t *ctx = data;
 
     ngx_tun_guard_delete(&ctx->entry);
+    ngx_tun_guard_delete(&ctx->bound);
 
     if (ctx->event.posted) {
         ngx_delete_posted_event(&ctx->event);

@@ -191,16 +191,18 @@ ngx_int_t
 ngx_stream_tun_connect_peer(ngx_stream_tun_peer_t *tp)
 {
     ngx_int_t               rc;
+    ngx_event_get_peer_pt   get;
     ngx_peer_connection_t  *pc;
 
     pc = &tp->session->upstream->peer;
 
+    get = pc->get;
     pc->get = tp->get;
 
     rc = ngx_stream_tun_guard_connect(tp->session,
                                       tp->conf->socket ? tp->conf : NULL);
 
-    pc->get = ngx_stream_tun_get_peer;
+    pc->get = get;
 
     return rc;
 }

@@ -40,7 +40,7 @@ static ngx_tun_guard_slot_t *ngx_tun_guard_take(ngx_tun_guard_t *guard,
     ngx_atomic_uint_t tag);
 static void ngx_tun_guard_sweep(ngx_tun_guard_t *guard,
     ngx_atomic_uint_t tag);
-static ngx_uint_t ngx_tun_guard_await(ngx_tun_guard_t *guard,
+static void ngx_tun_guard_await(ngx_tun_guard_t *guard,
     ngx_tun_flow_key_t *key);
 static ngx_uint_t ngx_tun_guard_lookup(ngx_tun_guard_t *guard,
     ngx_tun_flow_key_t *key);
@@ -164,10 +164,10 @@ ngx_tun_guard_find(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key,
     ngx_uint_t          n;
     ngx_tun_flow_key_t  port;
 
-    if (!ngx_tun_guard_lookup(guard, key)
-        && !(ngx_tun_guard_await(guard, key)
-             && ngx_tun_guard_lookup(guard, key)))
-    {
+    ngx_tun_guard_await(guard, key);
+
+    if (!ngx_tun_guard_lookup(guard, key)) {
+
         if (key->protocol != IPPROTO_UDP) {
             return 0;
         }
@@ -289,10 +289,10 @@ ngx_tun_guard_sweep(ngx_tun_guard_t *guard, ngx_atomic_uint_t tag)
  * connect().
  */
 
-static ngx_uint_t
+static void
 ngx_tun_guard_await(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key)
 {
-    ngx_uint_t               i, n, waited;
+    ngx_uint_t               i, n;
     ngx_atomic_uint_t        tag;
     ngx_tun_flow_key_t       target;
     ngx_tun_guard_shared_t  *shared;
@@ -302,15 +302,11 @@ ngx_tun_guard_await(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key)
     ngx_tun_guard_target(key, &target);
     tag = ngx_tun_guard_tag(guard, &target);
 
-    waited = 0;
-
     for (i = 0; i < shared->workers; i++) {
 
         if (shared->connecting[i] != tag || !ngx_tun_guard_local(guard, key)) {
             continue;
         }
-
-        waited = 1;
 
         for (n = 0; n < NGX_TUN_GUARD_SPIN; n++) {
 
@@ -326,7 +322,9 @@ ngx_tun_guard_await(ngx_tun_guard_t *guard, ngx_tun_flow_key_t *key)
         }
     }
 
-    return waited;
+    /* the socket is added before the worker says that it has connected */
+
+    ngx_memory_barrier();
 }
 
 

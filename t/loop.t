@@ -19,6 +19,14 @@ my $t = Test::Tun->new(forward => 1);
 destinations($t);
 $t->udp_server($_, sub { "echo $_[1]" }) for 9053, 9200;
 
+Test::Tun::DNS::resolver($t, '10.1.0.2', sub {
+	my ($q) = @_;
+	my (undef, $type) = Test::Tun::DNS::asked($q);
+	return Test::Tun::DNS::reply($q, $type eq 'A'
+		? 'loop.example. 300 A 10.2.7.81'
+		: 'loop.example. 300 AAAA fd00:2::7:81')->data;
+}, port => 5300);
+
 # what nginx sends to these networks comes back into the device
 
 my @looped = (
@@ -49,12 +57,20 @@ stream {
     upstream two    { server 10.2.7.90:9001 max_fails=0;
                       server [fd00:2::7:91]:9001 max_fails=0; }
 
+    upstream socks  { server 10.2.7.80:1080 max_fails=0;
+                      tun_handshake socks5; }
+    upstream named  { tun_direct destination=loop.example:9001; }
+
+    resolver 10.1.0.2:5300;
+
     map $server_port $exit {
         default $tun_target;
         9101    direct;
         9102    two;
         9103    198.19.0.5:9001;
         9104    [fd00:198:18::1:5]:9001;
+        9105    socks;
+        9106    named;
     }
 
     server {
@@ -94,6 +110,11 @@ for my $stack ('lwip', 'system') {
 
 	$t->ip('gateway', qw/ route add 10.2.7.0\/24 dev tun0 /);
 	$t->ip('gateway', qw/ -6 route add fd00:2::7:0\/112 dev tun0 /);
+
+	# workers keep their sockets to the resolver, and another line comes
+
+	ask($t, $looped[0]{loop}, 9106) for 1 .. 20;
+	sleep 1;
 
 	for my $family (@looped) {
 		is(ask($t, $family->{good}, 9001), "echo hello\n",
@@ -145,7 +166,7 @@ $t->done();
 sub tcp {
 	my ($family, $stack, $fds) = @_;
 
-	for my $port (9001, 9101, 9102, 9103, 9104) {
+	for my $port (9001, 9101 .. 9106) {
 		my $name = "port $port, $family->{name}, $stack";
 		my $most = 0;
 
