@@ -32,10 +32,24 @@ my ($rc, $out) = $t->nginx($t->write_conf($conf));
 is($rc, 0, 'starts') or diag($out);
 
 my @curl = qw/ curl -sS -m 10 /;
-my @resolve = qw/ --resolve google.com:80:198.10.2.2 /;
 
-($rc, $out) = $t->exec('gateway', @curl, @resolve, 'http://google.com:80/');
+# the name by the example's own DNS server, as every program asks it
+
+Test::Tun::spew("$t->{dir}/resolv.conf", "nameserver 198.10.0.2\n");
+
+($rc, $out) = $t->exec('gateway', qw/ unshare -m sh -c /,
+	'mount --bind "$0" "$(readlink -f /etc/resolv.conf)" && "$@"',
+	"$t->{dir}/resolv.conf", @curl, 'http://google.com:80/');
 is($out, "SEE-THIS\n", 'google.com:80');
+
+for my $how ('+notcp', '+tcp') {
+	($rc, $out) = $t->exec('gateway', 'dig', '@198.10.0.2', '+short', $how,
+		'google.com');
+	is($out, "198.10.2.2\n", "its address, $how");
+}
+
+($rc, $out) = $t->exec('gateway', qw/ dig @198.10.0.2 +short other.example /);
+like($out, qr/^198\.10\.2\.(?!2$)\d+$/, 'another name, another address');
 
 # what the kernel sees of it
 
@@ -57,7 +71,7 @@ isnt(($t->exec('gateway', @curl, 'http://198.10.2.2:81/'))[0], 0,
 	'another port');
 
 ok($t->wait_for_log(
-	qr/198\.10\.0\.1:\d+ -> 198\.10\.2\.2:80 by 10\.1\.0\.2:80 200/,
+	qr/198\.10\.0\.1:\d+ -> google\.com:80 by 10\.1\.0\.2:80 200/,
 	'tun.log'), 'a line for the flow');
 
 # many at once, from one address
