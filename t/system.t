@@ -22,6 +22,15 @@ my $conf = <<'EOC';
 %%EVENTS%%
 worker_processes 2;
 
+http {
+    access_log off;
+
+    server {
+        listen 127.0.0.1:8099;
+        location / { tun_status; }
+    }
+}
+
 stream {
     log_format main '$remote_addr $remote_port $server_addr $server_port '
                     '$tun_stack $status';
@@ -63,6 +72,14 @@ stream {
     }
 }
 EOC
+
+sub status {
+	my ($name) = @_;
+
+	my (undef, $json) = $t->exec('gateway', 'curl', '-sS',
+		'http://127.0.0.1:8099/');
+	return JSON::PP::decode_json($json)->{tun}[0]{total}{$name};
+}
 
 sub conf {
 	my (%args) = (STACK => 'system', OFFLOAD => 'on', N => 'one', @_);
@@ -226,6 +243,28 @@ for my $family ($v4, $v6) {
 	ok(scalar(grep { $_ == 2 } values %seen),
 		"the same flow meets the same tuple, $name")
 		or diag(explain($peers));
+}
+
+# a segment in fragments: what was read of it goes no further
+
+for my $family ($v4, $v6) {
+	my ($host, $name) = @{$family}{qw/ server name /};
+	my $before = status('unsupported');
+
+	is($t->in('client', sub {
+		my $raw = Test::Tun::Raw->new(dst => $host, dport => 9002,
+			src => $family == $v4 ? '10.9.9.7' : 'fd00:9::7');
+		my $syn = $raw->packet(flags => Test::Tun::Raw::SYN,
+			options => "\1" x 4, data => 'x' x 16);
+		my $tcp = substr($syn, $raw->{v6} ? 40 : 20);
+
+		$raw->send_packet($raw->piece(6, $tcp, @$_, id => 78))
+			for [ 0, 24, 1 ], [ 24, 40, 0 ];
+
+		return $raw->recv_tcp(0.5) ? 'answer' : 'none';
+	}), 'none', "a SYN in fragments, $name");
+
+	cmp_ok(status('unsupported'), '>', $before, "is counted, $name");
 }
 
 # the listener's end is in FIN-WAIT-2, for the client says nothing more
