@@ -123,7 +123,7 @@ typedef struct {
     ngx_event_get_peer_pt          get;      /* of the balancer */
     ngx_resolver_handler_pt        resolved; /* of the proxy module */
     ngx_event_handler_pt           connect;  /* and its */
-    ngx_event_t                    event;
+    ngx_event_t                   *event;    /* another peer is tried */
 
     /* of a UDP flow */
 

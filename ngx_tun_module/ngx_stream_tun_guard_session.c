@@ -43,6 +43,8 @@ static void ngx_stream_tun_guard_watch(ngx_stream_session_t *s);
 static void ngx_stream_tun_guard_resolved(ngx_resolver_ctx_t *rctx);
 static ngx_int_t ngx_stream_tun_guard_get_peer(ngx_peer_connection_t *pc,
     void *data);
+static void ngx_stream_tun_guard_post(ngx_stream_session_t *s,
+    ngx_stream_tun_ctx_t *ctx);
 static void ngx_stream_tun_guard_wait_handler(ngx_event_t *ev);
 static void ngx_stream_tun_guard_connected(ngx_stream_session_t *s);
 static void ngx_stream_tun_guard_wait(ngx_stream_session_t *s);
@@ -281,7 +283,7 @@ ngx_stream_tun_guard_watch(ngx_stream_session_t *s)
         return;
     }
 
-    ctx = ngx_stream_tun_get_ctx(s);
+    ctx = ngx_stream_tun_guard_ctx(s);
     if (ctx == NULL) {
         return;
     }
@@ -353,17 +355,30 @@ ngx_stream_tun_guard_get_peer(ngx_peer_connection_t *pc, void *data)
     pc->get = ngx_stream_tun_guard_get_peer;
 
     if (rc == NGX_AGAIN) {
-
-        /* the proxy module sets its handlers now */
-
-        ctx->event.data = s;
-        ctx->event.log = pc->log;
-        ctx->event.handler = ngx_stream_tun_guard_wait_handler;
-
-        ngx_post_event(&ctx->event, &ngx_posted_events);
+        ngx_stream_tun_guard_post(s, ctx);
     }
 
     return (rc == NGX_OK) ? NGX_DONE : rc;
+}
+
+
+/* the proxy module sets its handlers before this event comes */
+
+static void
+ngx_stream_tun_guard_post(ngx_stream_session_t *s, ngx_stream_tun_ctx_t *ctx)
+{
+    if (ctx->event == NULL) {
+        ctx->event = ngx_pcalloc(s->connection->pool, sizeof(ngx_event_t));
+        if (ctx->event == NULL) {
+            return;
+        }
+
+        ctx->event->data = s;
+        ctx->event->log = s->connection->log;
+        ctx->event->handler = ngx_stream_tun_guard_wait_handler;
+    }
+
+    ngx_post_event(ctx->event, &ngx_posted_events);
 }
 
 
@@ -637,8 +652,8 @@ ngx_stream_tun_guard_cleanup(void *data)
     ngx_tun_guard_delete(&ctx->entry);
     ngx_tun_guard_delete(&ctx->bound);
 
-    if (ctx->event.posted) {
-        ngx_delete_posted_event(&ctx->event);
+    if (ctx->event != NULL && ctx->event->posted) {
+        ngx_delete_posted_event(ctx->event);
     }
 }
 
