@@ -463,13 +463,20 @@ side_tick(void)
     if (vanilla) {
         ctx.last = now;
 
-        if ((++ctx.ticks & 1) && !unrepaired) {
+        /* as tcp_tmr() does */
+
+        tcp_fasttmr();
+
+        if (++ctx.ticks & 1) {
             for (pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
-                ngx_tun_lwip_persist(pcb);
+                if (!unrepaired) {
+                    ngx_tun_lwip_persist(pcb);
+                }
             }
+
+            tcp_slowtmr();
         }
 
-        tcp_tmr();
         return;
     }
 
