@@ -21,7 +21,7 @@
 
 /* how long a port is not used again while an answer may come to it */
 #define NGX_TUN_UDP_HOLD       10000     /* ms */
-#define NGX_TUN_UDP_HOLD_MIN   2000      /* when there is no room */
+#define NGX_TUN_UDP_HOLD_MIN   5000      /* when there is no room */
 
 #define NGX_TUN_UDP_TICK       1000      /* ms */
 #define NGX_TUN_UDP_TRIM       1000      /* flows */
