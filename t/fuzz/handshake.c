@@ -132,6 +132,40 @@ fuzz_destination(const uint8_t *data, size_t size)
 }
 
 
+/* what was taken for a header is what would be written, but for RSV */
+
+static void
+fuzz_datagram(const uint8_t *data, size_t size)
+{
+    u_char                        *p, *end, *block;
+    u_char                         header[NGX_STREAM_TUN_SOCKS5_HEADER];
+    ngx_stream_tun_destination_t   src;
+
+    block = malloc(size ? size : 1);
+    check(block != NULL);
+
+    if (size) {
+        memcpy(block, data, size);
+    }
+
+    p = block;
+
+    if (ngx_stream_tun_socks5_parse_datagram(&p, block + size, &src)
+        == NGX_OK)
+    {
+        end = ngx_stream_tun_socks5_datagram(header, &src);
+
+        check(p - block == end - header);
+        check(memcmp(block + 2, header + 2, p - block - 2) == 0);
+
+    } else {
+        check(p == block);
+    }
+
+    free(block);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -147,11 +181,18 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
 
-    if (data[0] % 6 == 5) {
-        fuzz_destination(data + 1, size - 1);
+    switch (data[0] % 7) {
 
-    } else {
-        fuzz_answer(parsers[data[0] % 6], data + 1, size - 1);
+    case 5:
+        fuzz_destination(data + 1, size - 1);
+        break;
+
+    case 6:
+        fuzz_datagram(data + 1, size - 1);
+        break;
+
+    default:
+        fuzz_answer(parsers[data[0] % 7], data + 1, size - 1);
     }
 
     return 0;

@@ -150,6 +150,34 @@ test_values(void)
 }
 
 
+/* "data" is behind the header of 192.0.2.1:258, or of a name */
+
+static void
+test_datagram(u_char *data, size_t len, ngx_int_t expected,
+    ngx_uint_t family)
+{
+    u_char                        *p, buf[64];
+    ngx_int_t                      rc;
+    ngx_stream_tun_destination_t   src;
+
+    memcpy(buf, data, len);
+
+    p = buf;
+    rc = ngx_stream_tun_socks5_parse_datagram(&p, buf + len, &src);
+
+    ok(rc == expected, "a datagram");
+
+    if (rc != NGX_OK) {
+        ok(p == buf, "untouched");
+        return;
+    }
+
+    ok(src.family == family && src.port == 258
+       && buf + len - p == 4 && memcmp(p, "data", 4) == 0,
+       "its header");
+}
+
+
 static void
 test_socks5(void)
 {
@@ -195,6 +223,16 @@ test_socks5(void)
     (void) ngx_stream_tun_parse_destination(&text, &dst);
     p = ngx_stream_tun_socks5_request(buf, 3, &dst);
     ok(same(buf, p, BYTES("\5\3\0\3\11a.example\1\2")), "a name");
+
+    p = ngx_stream_tun_socks5_datagram(buf, &dst);
+    ok(same(buf, p, BYTES("\0\0\0\3\11a.example\1\2")), "of a datagram");
+
+    test_datagram(BYTES("\0\0\0\1\300\0\2\1\1\2data"), NGX_OK, AF_INET);
+    test_datagram(BYTES("\0\0\0\3\1a\1\2data"), NGX_OK, 0);
+    test_datagram(BYTES("\0\0\1\1\300\0\2\1\1\2data"), NGX_ERROR, 0);
+    test_datagram(BYTES("\0\0\0\2\300\0\2\1\1\2data"), NGX_ERROR, 0);
+    test_datagram(BYTES("\0\0\0\3\377a\1\2data"), NGX_ERROR, 0);
+    test_datagram(BYTES("\0\0\0"), NGX_ERROR, 0);
 
     ok(strcmp(ngx_stream_tun_socks5_text(5), "connection refused") == 0
        && strcmp(ngx_stream_tun_socks5_text(200), "unassigned") == 0,
