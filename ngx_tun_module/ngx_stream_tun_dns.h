@@ -207,11 +207,5 @@ ngx_int_t ngx_stream_tun_dns_check_loops(ngx_cycle_t *cycle,
 ngx_int_t ngx_stream_tun_dns_add_variables(ngx_conf_t *cf);
 
 
-/* ngx_stream_tun_dns_status.c */
-
-/* An array of the zones whose names are asked for, for `tun_status`. */
-size_t ngx_stream_tun_dns_json_size(ngx_cycle_t *cycle);
-u_char *ngx_stream_tun_dns_json(u_char *p, ngx_cycle_t *cycle);
-
 
 #endif /* _NGX_STREAM_TUN_DNS_H_INCLUDED_ */

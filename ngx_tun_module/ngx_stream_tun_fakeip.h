@@ -119,12 +119,6 @@ void ngx_stream_tun_fakeip_commit(ngx_stream_tun_fakeip_zone_t *zone);
 ngx_int_t ngx_stream_tun_fakeip_reserved(ngx_array_t *hosts,
     ngx_cycle_t *cycle);
 
-/* ngx_stream_tun_fakeip_status.c */
-
-/* An array of the zones with their counters, for `tun_status`. */
-size_t ngx_stream_tun_fakeip_json_size(ngx_cycle_t *cycle);
-u_char *ngx_stream_tun_fakeip_json(u_char *p, ngx_cycle_t *cycle);
-
 /* ngx_stream_tun_fakeip_session.c */
 
 /* A phase handler: finds the name of a session. */

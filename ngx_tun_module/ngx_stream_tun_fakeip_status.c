@@ -6,148 +6,119 @@
 
 #include <ngx_stream_tun.h>
 #include <ngx_stream_tun_fakeip.h>
+#include <ngx_stream_tun_status.h>
 
 
 typedef struct {
-    ngx_str_t                name;
-    size_t                   offset;
-} ngx_stream_tun_fakeip_counter_t;
+    ngx_atomic_t             names;
+    ngx_atomic_t             capacity;
+    ngx_tun_fakeip_stat_t    stat;
+} ngx_stream_tun_fakeip_stat_t;
 
 
-#define ngx_stream_tun_fakeip_counter(name)                                   \
-    { ngx_string(#name), offsetof(ngx_tun_fakeip_stat_t, name) }
+static ngx_int_t ngx_stream_tun_fakeip_status_zone(
+    ngx_stream_tun_group_t *group, ngx_stream_tun_fakeip_zone_t *zone,
+    ngx_pool_t *pool);
 
 
-static ngx_array_t *ngx_stream_tun_fakeip_status_zones(ngx_cycle_t *cycle);
-static u_char *ngx_stream_tun_fakeip_json_zone(u_char *p,
-    ngx_stream_tun_fakeip_zone_t *zone);
+#define pool(name, help)                                                      \
+    ngx_stream_tun_gauge(ngx_stream_tun_fakeip_stat_t, name, help)
+
+#define counter(name, help)                                                   \
+    { ngx_string(#name), help,                                                \
+      offsetof(ngx_stream_tun_fakeip_stat_t, stat.name), 0 }
 
 
 /* all of ngx_tun_fakeip_stat_t, which has nothing else */
 
-static const ngx_stream_tun_fakeip_counter_t
-    ngx_stream_tun_fakeip_counters[] =
-{
-    ngx_stream_tun_fakeip_counter(hits),
-    ngx_stream_tun_fakeip_counter(assigned),
-    ngx_stream_tun_fakeip_counter(evicted),
-    ngx_stream_tun_fakeip_counter(exhausted),
-    ngx_stream_tun_fakeip_counter(unknown),
-    ngx_stream_tun_fakeip_counter(found),
-    ngx_stream_tun_fakeip_counter(missed),
-    ngx_stream_tun_fakeip_counter(dropped),
-    ngx_stream_tun_fakeip_counter(recovered)
+static const ngx_stream_tun_metric_t  ngx_stream_tun_fakeip_metrics[] = {
+    pool(names, "Names that have an address"),
+    pool(capacity, "Addresses that may be given to names"),
+    counter(hits, "Questions for a name that had an address"),
+    counter(assigned, "Names that got an address"),
+    counter(evicted, "Addresses taken from idle names"),
+    counter(exhausted, "Names that got none, for nothing was free"),
+    counter(unknown, "Names that were only looked for"),
+    counter(found, "Addresses that had a name"),
+    counter(missed, "Addresses that had no name"),
+    counter(dropped, "Damaged entries of the file"),
+    counter(recovered, "Locks taken from workers that died")
 };
 
 
+#undef pool
+#undef counter
+
+
 #define NGX_STREAM_TUN_FAKEIP_N                                               \
-    (sizeof(ngx_stream_tun_fakeip_counters)                                   \
-     / sizeof(ngx_stream_tun_fakeip_counter_t))
+    (sizeof(ngx_stream_tun_fakeip_metrics) / sizeof(ngx_stream_tun_metric_t))
 
 typedef char  ngx_stream_tun_fakeip_complete_t
     [NGX_STREAM_TUN_FAKEIP_N * sizeof(ngx_atomic_t)
-     == sizeof(ngx_tun_fakeip_stat_t) ? 1 : -1];
+     == sizeof(ngx_stream_tun_fakeip_stat_t) ? 1 : -1];
 
 
-size_t
-ngx_stream_tun_fakeip_json_size(ngx_cycle_t *cycle)
+ngx_int_t
+ngx_stream_tun_fakeip_status(ngx_stream_tun_group_t *group, ngx_pool_t *pool)
 {
-    size_t                          size, zone;
-    ngx_str_t                      *name;
-    ngx_uint_t                      i;
-    ngx_array_t                    *zones;
-    ngx_stream_tun_fakeip_zone_t  **zonep;
+    ngx_uint_t                          i;
+    ngx_stream_tun_fakeip_zone_t      **zonep;
+    ngx_stream_tun_fakeip_main_conf_t  *fmcf;
 
-    size = sizeof("[]");
-    zones = ngx_stream_tun_fakeip_status_zones(cycle);
+    ngx_str_set(&group->key, "fakeip");
+    ngx_str_set(&group->prefix, "nginx_tun_fakeip_");
+    ngx_str_set(&group->label, "zone");
 
-    if (zones == NULL) {
-        return size;
+    group->title = "Names of";
+    group->own = ngx_stream_tun_fakeip_metrics;
+    group->nown = NGX_STREAM_TUN_FAKEIP_N;
+
+    fmcf = ngx_stream_cycle_get_module_main_conf(ngx_cycle,
+                                                 ngx_stream_tun_fakeip_module);
+    if (fmcf == NULL) {
+        return NGX_OK;
     }
 
-    zone = sizeof("{\"name\":\"\",\"names\":,\"capacity\":},")
-           + 2 * NGX_INT32_LEN;
+    zonep = fmcf->zones.elts;
 
-    for (i = 0; i < NGX_STREAM_TUN_FAKEIP_N; i++) {
-        zone += ngx_stream_tun_fakeip_counters[i].name.len
-                + sizeof("\"\":,") + NGX_ATOMIC_T_LEN;
-    }
-
-    zonep = zones->elts;
-
-    for (i = 0; i < zones->nelts; i++) {
-        name = &zonep[i]->name;
-        size += zone + name->len
-                + ngx_escape_json(NULL, name->data, name->len);
-    }
-
-    return size;
-}
-
-
-u_char *
-ngx_stream_tun_fakeip_json(u_char *p, ngx_cycle_t *cycle)
-{
-    ngx_uint_t                      i;
-    ngx_array_t                    *zones;
-    ngx_stream_tun_fakeip_zone_t  **zonep;
-
-    zones = ngx_stream_tun_fakeip_status_zones(cycle);
-
-    *p++ = '[';
-
-    if (zones != NULL) {
-        zonep = zones->elts;
-
-        for (i = 0; i < zones->nelts; i++) {
-            if (i != 0) {
-                *p++ = ',';
-            }
-
-            p = ngx_stream_tun_fakeip_json_zone(p, zonep[i]);
+    for (i = 0; i < fmcf->zones.nelts; i++) {
+        if (ngx_stream_tun_fakeip_status_zone(group, zonep[i], pool)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
         }
     }
 
-    *p++ = ']';
-
-    return p;
+    return NGX_OK;
 }
 
 
-static ngx_array_t *
-ngx_stream_tun_fakeip_status_zones(ngx_cycle_t *cycle)
+static ngx_int_t
+ngx_stream_tun_fakeip_status_zone(ngx_stream_tun_group_t *group,
+    ngx_stream_tun_fakeip_zone_t *zone, ngx_pool_t *pool)
 {
-    ngx_stream_tun_fakeip_main_conf_t  *fmcf;
+    ngx_stream_tun_object_t       *object;
+    ngx_stream_tun_fakeip_stat_t  *own;
 
-    fmcf = ngx_stream_cycle_get_module_main_conf(cycle,
-                                                 ngx_stream_tun_fakeip_module);
-
-    return (fmcf != NULL) ? &fmcf->zones : NULL;
-}
-
-
-static u_char *
-ngx_stream_tun_fakeip_json_zone(u_char *p, ngx_stream_tun_fakeip_zone_t *zone)
-{
-    ngx_uint_t              i;
-    ngx_tun_fakeip_stat_t   stat;
-
-    p = ngx_sprintf(p, "{\"name\":\"");
-    p = (u_char *) ngx_escape_json(p, zone->name.data, zone->name.len);
-    p = ngx_sprintf(p, "\",\"names\":%uD,\"capacity\":%uD",
-                    ngx_tun_fakeip_names(&zone->fip),
-                    ngx_tun_fakeip_capacity(&zone->fip));
-
-    ngx_tun_fakeip_stat(&zone->fip, &stat);
-
-    for (i = 0; i < NGX_STREAM_TUN_FAKEIP_N; i++) {
-        p = ngx_sprintf(p, ",\"%V\":%uA",
-                        &ngx_stream_tun_fakeip_counters[i].name,
-                        *(ngx_atomic_t *) ((u_char *) &stat
-                                + ngx_stream_tun_fakeip_counters[i].offset));
+    object = ngx_array_push(&group->objects);
+    if (object == NULL) {
+        return NGX_ERROR;
     }
 
-    *p++ = '}';
+    own = ngx_pcalloc(pool, sizeof(ngx_stream_tun_fakeip_stat_t));
+    if (own == NULL) {
+        return NGX_ERROR;
+    }
 
-    return p;
+    ngx_memzero(object, sizeof(ngx_stream_tun_object_t));
+
+    object->name = zone->name;
+    object->own = own;
+
+    own->names = ngx_tun_fakeip_names(&zone->fip);
+    own->capacity = ngx_tun_fakeip_capacity(&zone->fip);
+
+    ngx_tun_fakeip_stat(&zone->fip, &own->stat);
+
+    return NGX_OK;
 }

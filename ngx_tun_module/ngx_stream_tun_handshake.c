@@ -35,6 +35,8 @@ static ngx_uint_t ngx_stream_tun_handshake_final(ngx_stream_tun_peer_t *tp,
 static void ngx_stream_tun_handshake_fail(ngx_stream_tun_peer_t *tp,
     ngx_stream_tun_fail_e how);
 static void ngx_stream_tun_handshake_done(ngx_stream_tun_peer_t *tp);
+static void ngx_stream_tun_handshake_count(ngx_stream_tun_peer_t *tp,
+    size_t offset);
 static void ngx_stream_tun_handshake_try(ngx_stream_tun_peer_t *tp,
     const char *fmt, ngx_uint_t code);
 static ssize_t ngx_stream_tun_handshake_recv(ngx_connection_t *pc,
@@ -291,6 +293,8 @@ ngx_stream_tun_handshake_refused(ngx_stream_tun_peer_t *tp, ngx_uint_t code)
                   ngx_stream_tun_handshake_text(tp, code));
 
     ngx_stream_tun_handshake_try(tp, "%ui", code);
+    ngx_stream_tun_handshake_count(tp, offsetof(ngx_tun_stat_t,
+                                                handshakes_refused));
 
     ngx_stream_tun_fail_peer(tp, final);
 }
@@ -369,6 +373,8 @@ ngx_stream_tun_handshake_fail(ngx_stream_tun_peer_t *tp,
                   s->upstream->peer.name, text[how]);
 
     ngx_stream_tun_handshake_try(tp, status[how], 0);
+    ngx_stream_tun_handshake_count(tp, offsetof(ngx_tun_stat_t,
+                                                handshakes_failed));
 
     ngx_stream_tun_fail_peer(tp, 0);
 }
@@ -382,6 +388,8 @@ ngx_stream_tun_handshake_done(ngx_stream_tun_peer_t *tp)
     pc = tp->session->upstream->peer.connection;
 
     ngx_stream_tun_handshake_try(tp, "ok", 0);
+    ngx_stream_tun_handshake_count(tp, offsetof(ngx_tun_stat_t,
+                                                handshakes_ok));
 
     pc->log_error = tp->session->upstream->peer.log_error;
 
@@ -418,6 +426,24 @@ ngx_stream_tun_handshake_done(ngx_stream_tun_peer_t *tp)
     /* the connection is "buffered": the proxy module calls the filter */
 
     pc->write->handler(pc->write);
+}
+
+
+/* of sessions that came through a device */
+
+static void
+ngx_stream_tun_handshake_count(ngx_stream_tun_peer_t *tp, size_t offset)
+{
+    u_char                *stat;
+    ngx_stream_session_t  *s;
+
+    s = tp->session;
+
+    if (ngx_stream_tun_session(s)) {
+        stat = (u_char *) ngx_tun_connection_stat(s->connection);
+
+        (void) ngx_atomic_fetch_add((ngx_atomic_t *) (stat + offset), 1);
+    }
 }
 
 

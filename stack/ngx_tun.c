@@ -39,8 +39,6 @@ static ngx_int_t ngx_tun_input_packet(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 static void ngx_tun_flush_handler(ngx_event_t *ev);
 static void ngx_tun_tick_handler(ngx_event_t *ev);
 static void ngx_tun_expire_handler(ngx_event_t *ev);
-static void ngx_tun_count(ngx_tun_t *tun);
-static void ngx_tun_count_fragments(ngx_tun_t *tun);
 
 
 ngx_tun_t *
@@ -350,6 +348,8 @@ ngx_tun_close(ngx_tun_t *tun)
     /* it gives back what it holds of the limits */
     ngx_tun_udp_done(tun);
 
+    ngx_tun_count_done(tun);
+
     ngx_tun_limits_done(&tun->limits);
 
     ngx_tun_fragments_done(&tun->fragments);
@@ -449,9 +449,7 @@ ngx_tun_read_handler(ngx_event_t *rev)
     }
 
     if (packets != 0) {
-        (void) ngx_atomic_fetch_add(&tun->stat->packets_in, packets);
-        (void) ngx_atomic_fetch_add(&tun->stat->bytes_in, bytes);
-
+        ngx_tun_count_read(tun, packets, bytes);
         ngx_tun_post_flush(tun);
     }
 }
@@ -719,60 +717,5 @@ ngx_tun_expire_handler(ngx_event_t *ev)
 
     if (next != 0) {
         ngx_add_timer(ev, next);
-    }
-}
-
-
-static void
-ngx_tun_count(ngx_tun_t *tun)
-{
-    ngx_tun_queue_t  *queue;
-
-    ngx_tun_count_fragments(tun);
-
-    queue = &tun->queue;
-
-    if (queue->packets != 0) {
-        (void) ngx_atomic_fetch_add(&tun->stat->packets_out, queue->packets);
-        (void) ngx_atomic_fetch_add(&tun->stat->bytes_out, queue->bytes);
-
-        queue->packets = 0;
-        queue->bytes = 0;
-    }
-
-    if (queue->errors != 0) {
-        (void) ngx_atomic_fetch_add(&tun->stat->write_errors, queue->errors);
-        queue->errors = 0;
-    }
-}
-
-
-/* what was counted without atomics since the last time */
-
-static void
-ngx_tun_count_fragments(ngx_tun_t *tun)
-{
-    ngx_uint_t             i, *n[NGX_TUN_FRAGMENT_DROP_N];
-    ngx_tun_stat_t        *stat;
-    ngx_tun_fragments_t   *frags;
-
-    stat = tun->stat;
-    frags = &tun->fragments;
-
-    if (frags->reassembled != 0) {
-        (void) ngx_atomic_fetch_add(&stat->reassembled, frags->reassembled);
-        frags->reassembled = 0;
-    }
-
-    n[NGX_TUN_FRAGMENT_DROP_LIMIT] = &frags->dropped;
-    n[NGX_TUN_FRAGMENT_DROP_TIMEOUT] = &frags->timed_out;
-    n[NGX_TUN_FRAGMENT_DROP_OVERLAP] = &frags->overlapping;
-    n[NGX_TUN_FRAGMENT_DROP_INVALID] = &frags->invalid;
-
-    for (i = 0; i < NGX_TUN_FRAGMENT_DROP_N; i++) {
-        if (*n[i] != 0) {
-            (void) ngx_atomic_fetch_add(&stat->fragments[i], *n[i]);
-            *n[i] = 0;
-        }
     }
 }

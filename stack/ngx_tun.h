@@ -73,7 +73,11 @@ typedef enum {
 } ngx_tun_fragment_drop_e;
 
 
-/* what a device does, all workers together; in shared memory */
+/* turns that read 1, 2-7, 8-31, 32-63 packets, and as many as they may */
+#define NGX_TUN_READS  5
+
+
+/* what a device does, in each worker; in shared memory */
 
 typedef struct {
     ngx_atomic_t            packets_in;
@@ -81,15 +85,19 @@ typedef struct {
     ngx_atomic_t            packets_out;
     ngx_atomic_t            bytes_out;
     ngx_atomic_t            write_errors;
+    ngx_atomic_t            reads[NGX_TUN_READS];
 
     ngx_atomic_t            invalid;       /* not a valid IP packet */
     ngx_atomic_t            checksum;      /* wrong, of TCP or ICMP */
     ngx_atomic_t            unsupported;   /* fragments, other protocols */
     ngx_atomic_t            unknown;       /* segments without a flow */
     ngx_atomic_t            unacceptable;  /* of a flow, but not now */
+    ngx_atomic_t            retransmits;   /* lwIP's */
 
     ngx_atomic_t            flows;         /* accepted */
     ngx_atomic_t            active;        /* in the table now */
+    ngx_atomic_t            pending;       /* of these, without an ACK */
+    ngx_atomic_t            half_open;     /* and without a session */
     ngx_atomic_t            refused;       /* no listen took them */
     ngx_atomic_t            looped;        /* of a socket of ours */
     ngx_atomic_t            early;         /* answered before a session */
@@ -103,12 +111,17 @@ typedef struct {
     ngx_atomic_t            datagrams_out;
 
     ngx_atomic_t            reassembled;   /* datagrams, of fragments */
+    ngx_atomic_t            reassembling;  /* wait for fragments now */
     ngx_atomic_t            fragments[NGX_TUN_FRAGMENT_DROP_N];
 
     ngx_atomic_t            icmp_echo;     /* pings answered */
     ngx_atomic_t            icmp_forwarded; /* and passed on */
     ngx_atomic_t            icmp_errors;   /* sent */
     ngx_atomic_t            limited_icmp;  /* not answered, or not sent */
+
+    ngx_atomic_t            handshakes_ok; /* with proxies, of sessions */
+    ngx_atomic_t            handshakes_refused;
+    ngx_atomic_t            handshakes_failed;
 
     ngx_atomic_t            limits[NGX_TUN_LIMIT_N];
 } ngx_tun_stat_t;
@@ -228,6 +241,9 @@ void ngx_tun_close(ngx_tun_t *tun);
  */
 
 ngx_tun_conf_t *ngx_tun_connection_conf(ngx_connection_t *c);
+
+/* The counters of its device in this worker. */
+ngx_tun_stat_t *ngx_tun_connection_stat(ngx_connection_t *c);
 
 /*
  * Answers the client's SYN, where it still waits (a listen that is not early):

@@ -258,3 +258,26 @@ ngx_tun_connection_conf(ngx_connection_t *c)
     tcp = ngx_tun_connection_flow(c);
     return tcp->tun->conf;
 }
+
+
+ngx_tun_stat_t *
+ngx_tun_connection_stat(ngx_connection_t *c)
+{
+    ngx_tun_tcp_t                *tcp;
+    ngx_tun_udp_t                *udp;
+    ngx_tun_system_connection_t  *sc;
+
+    if (c->type == SOCK_DGRAM) {
+        udp = ngx_tun_connection_flow(c);
+        return udp->tun->stat;
+    }
+
+    sc = ngx_tun_system_get(c);
+
+    if (sc != NULL) {
+        return sc->system->stat;
+    }
+
+    tcp = ngx_tun_connection_flow(c);
+    return tcp->tun->stat;
+}

@@ -37,6 +37,7 @@ struct ngx_tun_lwip_s {
     ngx_tun_lwip_buf_t         *bufs;
     unsigned                    nbufs;
     size_t                      memory;
+    uint32_t                    retransmits;
 };
 
 
@@ -76,6 +77,7 @@ static err_t ngx_tun_lwip_output4(struct netif *netif, struct pbuf *p,
 static err_t ngx_tun_lwip_output6(struct netif *netif, struct pbuf *p,
     const ip6_addr_t *addr);
 static err_t ngx_tun_lwip_output(struct netif *netif, struct pbuf *p);
+static int ngx_tun_lwip_again(struct tcp_pcb *pcb, struct pbuf *p);
 static int ngx_tun_lwip_hold_ack(ngx_tun_lwip_flow_t *flow, struct pbuf *p);
 
 static err_t ngx_tun_lwip_passive_open_handler(u8_t id,
@@ -1211,6 +1213,18 @@ ngx_tun_lwip_persist(struct tcp_pcb *pcb)
 
 
 uint32_t
+ngx_tun_lwip_retransmits(ngx_tun_lwip_t *lwip)
+{
+    uint32_t  n;
+
+    n = lwip->retransmits;
+    lwip->retransmits = 0;
+
+    return n;
+}
+
+
+uint32_t
 ngx_tun_lwip_busy(uint32_t *time_wait)
 {
     *time_wait = ctx.ntime_wait;
@@ -1290,6 +1304,9 @@ ngx_tun_lwip_output(struct netif *netif, struct pbuf *p)
         return ERR_OK;
     }
 
+    lwip = netif->state;
+    lwip->retransmits += ngx_tun_lwip_again(pcb, p);
+
     len = p->tot_len;
 
     for (n = 1; p != NULL; p = p->next) {
@@ -1307,8 +1324,6 @@ ngx_tun_lwip_output(struct netif *netif, struct pbuf *p)
         n++;
     }
 
-    lwip = netif->state;
-
     if (lwip->ops->output(flow, iov, n, len) != 0) {
         return ERR_BUF;
     }
@@ -1317,6 +1332,29 @@ ngx_tun_lwip_output(struct netif *netif, struct pbuf *p)
     flow->ack_due = 0;
 
     return ERR_OK;
+}
+
+
+/* lwIP moves snd_nxt only after the segment: what is before it was sent */
+
+static int
+ngx_tun_lwip_again(struct tcp_pcb *pcb, struct pbuf *p)
+{
+    uint8_t         *ip;
+    uint32_t         len;
+    struct tcp_hdr  *th;
+
+    ip = p->payload;
+    len = ((ip[0] >> 4) == 4) ? IP_HLEN : IP6_HLEN;
+    th = (struct tcp_hdr *) (ip + len);
+
+    if (p->tot_len == len + TCPH_HDRLEN_BYTES(th)
+        && !(TCPH_FLAGS(th) & (TCP_SYN|TCP_FIN)))
+    {
+        return 0;
+    }
+
+    return (int32_t) (lwip_ntohl(th->seqno) - pcb->snd_nxt) < 0;
 }
 
 

@@ -211,6 +211,9 @@ void ngx_tun_lwip_tick(uint32_t now);
 /* The number of flows that wait for a tick, and of those in TIME-WAIT. */
 uint32_t ngx_tun_lwip_busy(uint32_t *time_wait);
 
+/* Segments that were sent again, since the last call. */
+uint32_t ngx_tun_lwip_retransmits(ngx_tun_lwip_t *lwip);
+
 /* How often lwIP's asserts failed: 0 in the release build, which has none. */
 uint32_t ngx_tun_lwip_asserts(void);
 

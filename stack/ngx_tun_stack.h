@@ -120,6 +120,15 @@ typedef struct {
 typedef struct ngx_tun_icmp_s  ngx_tun_icmp_t;
 
 
+/* gauges as they were added to the shared ones */
+
+typedef struct {
+    ngx_uint_t                  pending;
+    ngx_uint_t                  half_open;
+    ngx_uint_t                  reassembling;
+} ngx_tun_gauges_t;
+
+
 struct ngx_tun_s {
     ngx_tun_conf_t             *conf;
     ngx_tun_device_t           *device;
@@ -145,6 +154,7 @@ struct ngx_tun_s {
     ngx_queue_t                 dirty;       /* ngx_tun_tcp_t to be flushed */
 
     ngx_tun_limits_t            limits;
+    ngx_tun_gauges_t            shown;
     ngx_uint_t                  max_flows;   /* this worker's part */
     size_t                      max_memory;
     ngx_uint_t                  max_files;
@@ -169,6 +179,18 @@ void ngx_tun_close_connection(ngx_connection_t *c);
 
 /* Posts the flush so that it runs after all that is posted now. */
 void ngx_tun_post_flush(ngx_tun_t *tun);
+
+/* ngx_tun_count.c */
+
+/* A turn has read so much. */
+void ngx_tun_count_read(ngx_tun_t *tun, ngx_uint_t packets, size_t bytes);
+
+/* Adds up what was counted without atomics since the last time. */
+void ngx_tun_count(ngx_tun_t *tun);
+void ngx_tun_count_fragments(ngx_tun_t *tun);
+
+/* Takes back what stands in the gauges, before the end. */
+void ngx_tun_count_done(ngx_tun_t *tun);
 
 /* Counts and logs that a limit was met. */
 void ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason);

@@ -97,7 +97,7 @@ use constant { LINES => 800, FUNCTION => 100, NESTING => 4 };
 # files that are too long, and how long they may be: to be made shorter
 
 my %longer = (
-	'stack/ngx_tun_lwip.c' => 1620,
+	'stack/ngx_tun_lwip.c' => 1660,
 );
 
 my (@else, @blank, @long, @head, @large, @deep, @null, @forward);
