@@ -15,6 +15,7 @@
 #include <nginx.h>
 
 #include <ngx_tun.h>
+#include <ngx_tun_inherit.h>
 
 
 #define NGX_STREAM_TUN_CONF  0x10000000
@@ -22,6 +23,18 @@
 
 typedef struct ngx_stream_tun_table_s  ngx_stream_tun_table_t;
 typedef struct ngx_stream_tun_upstream_conf_s  ngx_stream_tun_upstream_conf_t;
+
+
+/* a binary in a line of upgrades, each with its own master process */
+
+typedef struct {
+    ngx_atomic_uint_t            number;
+    ngx_atomic_uint_t            former;     /* that this one came from */
+    ngx_pid_t                    parent;     /* its master */
+} ngx_stream_tun_binary_t;
+
+
+typedef struct ngx_stream_tun_old_s  ngx_stream_tun_old_t;
 
 
 /* a `tun` block, and what runs by it in this cycle */
@@ -36,12 +49,15 @@ typedef struct {
     ngx_tun_icmp_sockets_t      *icmp;       /* too, or NULL */
     ngx_stream_tun_upstream_conf_t  *socket; /* options of these, or NULL */
     ngx_tun_stat_t              *stat;       /* one for each worker */
-    ngx_atomic_t                *generation; /* counts the cycles */
+    ngx_tun_share_t             *share;      /* whose memory is state */
+    ngx_tun_inherit_state_t     *state;
+    ngx_stream_tun_binary_t      binary;
+    ngx_stream_tun_old_t        *inherited;  /* until the cycle is in force */
     ngx_tun_t                   *tun;        /* in a worker */
 
     ngx_uint_t                   stack;      /* conf.stack if it works */
     ngx_uint_t                   fallback;   /* unsigned  fallback:1; */
-    ngx_stream_tun_table_t      *tables[2];  /* of the system stack */
+    ngx_tun_share_t             *tables[2];  /* of the system stack */
     ngx_tun_system_t            *system;     /* in a worker */
 
     ngx_cycle_t                 *cycle;
@@ -151,6 +167,29 @@ char *ngx_stream_tun_fragments(ngx_conf_t *cf, ngx_command_t *cmd,
 
 /* The zone of a device, whose init handler opens it. */
 ngx_int_t ngx_stream_tun_add_zone(ngx_conf_t *cf, ngx_stream_tun_t *st);
+
+/* ngx_stream_tun_upgrade.c */
+
+/*
+ * At the start of a new binary: the device of the one before, as if that were
+ * an earlier cycle of this one; or NULL.
+ */
+ngx_stream_tun_t *ngx_stream_tun_inherit(ngx_stream_tun_t *st,
+    ngx_log_t *log);
+
+/* In the zone's init handler: the state, of old or new. */
+ngx_int_t ngx_stream_tun_init_state(ngx_stream_tun_t *st,
+    ngx_stream_tun_t *old, ngx_log_t *log);
+
+/* The cycle is in force: this binary is, and the next one will get it. */
+ngx_int_t ngx_stream_tun_announce(ngx_cycle_t *cycle,
+    ngx_stream_tun_main_conf_t *tmcf);
+
+/* In a worker: what it executes gets nothing. */
+void ngx_stream_tun_withhold(ngx_stream_tun_t *st);
+
+/* At the end of a cycle: does another binary go on with the device? */
+ngx_uint_t ngx_stream_tun_passed_on(ngx_stream_tun_t *st);
 
 /* ngx_stream_tun_address.c */
 

@@ -371,9 +371,10 @@ ngx_stream_tun_init_module(ngx_cycle_t *cycle)
         }
 
         stp[i]->old = NULL;
+    }
 
-        /* the workers of the previous cycle stop to read */
-        (void) ngx_atomic_fetch_add(stp[i]->generation, 1);
+    if (ngx_stream_tun_announce(cycle, tmcf) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     ngx_stream_tun_init_phases(cycle);
@@ -418,6 +419,8 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
     for (i = 0; i < tmcf->tuns.nelts; i++) {
         st = stp[i];
 
+        ngx_stream_tun_withhold(st);
+
         if (ngx_stream_tun_system_start(st, cycle) != NGX_OK) {
             return NGX_ERROR;
         }
@@ -431,7 +434,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.queue = ngx_worker;
         options.handoff = &st->handoff[ngx_worker];
         options.stat = &st->stat[ngx_worker];
-        options.generation = st->generation;
+        options.generation = &st->state->generation;
         options.icmp = (st->icmp != NULL) ? &st->icmp[ngx_worker] : NULL;
         options.system = st->system;
         options.guard = (tmcf->guard.shared != NULL) ? &tmcf->guard : NULL;

@@ -6,7 +6,6 @@
 
 #include <ngx_stream_tun.h>
 
-#include <sys/mman.h>
 #include <sys/random.h>
 
 
@@ -15,15 +14,6 @@
 
 /* a dead client is found before its tuple is somebody else's */
 #define NGX_STREAM_TUN_SYSTEM_IDLE    3600
-
-
-/* a table, whose memory lives as long as a cycle uses it */
-
-struct ngx_stream_tun_table_s {
-    void                     *memory;
-    size_t                    size;
-    ngx_uint_t                refs;
-};
 
 
 static char *ngx_stream_tun_stack_param(ngx_conf_t *cf, ngx_str_t *value,
@@ -41,8 +31,8 @@ static ngx_int_t ngx_stream_tun_system_listening(ngx_conf_t *cf,
 static void ngx_stream_tun_system_handler(ngx_connection_t *c);
 static ngx_int_t ngx_stream_tun_system_table(ngx_stream_tun_t *st,
     ngx_stream_tun_t *old, ngx_uint_t family, ngx_log_t *log);
-static ngx_stream_tun_table_t *ngx_stream_tun_system_create(
-    ngx_stream_tun_t *st, ngx_tun_nat_conf_t *conf, ngx_log_t *log);
+static ngx_tun_share_t *ngx_stream_tun_system_create(
+    ngx_tun_nat_conf_t *conf, ngx_log_t *log);
 static void ngx_stream_tun_system_cleanup(void *data);
 static ngx_uint_t ngx_stream_tun_system_inherited(ngx_listening_t *ls);
 static ngx_int_t ngx_stream_tun_system_socket(ngx_stream_tun_t *st,
@@ -567,9 +557,9 @@ static ngx_int_t
 ngx_stream_tun_system_table(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
     ngx_uint_t family, ngx_log_t *log)
 {
-    ngx_pool_cleanup_t      *cln;
-    ngx_tun_nat_conf_t      *conf;
-    ngx_stream_tun_table_t  *table;
+    ngx_tun_share_t     *table;
+    ngx_pool_cleanup_t  *cln;
+    ngx_tun_nat_conf_t  *conf;
 
     conf = &st->conf.system[family].nat;
 
@@ -579,12 +569,13 @@ ngx_stream_tun_system_table(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
     }
 
     if (old != NULL && old->tables[family] != NULL
+        && old->tables[family]->size >= ngx_tun_nat_size(conf)
         && ngx_tun_nat_fits(old->tables[family]->memory, conf))
     {
         table = old->tables[family];
 
     } else {
-        table = ngx_stream_tun_system_create(st, conf, log);
+        table = ngx_stream_tun_system_create(conf, log);
         if (table == NULL) {
             return NGX_ERROR;
         }
@@ -602,36 +593,21 @@ ngx_stream_tun_system_table(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
 }
 
 
-static ngx_stream_tun_table_t *
-ngx_stream_tun_system_create(ngx_stream_tun_t *st, ngx_tun_nat_conf_t *conf,
-    ngx_log_t *log)
+static ngx_tun_share_t *
+ngx_stream_tun_system_create(ngx_tun_nat_conf_t *conf, ngx_log_t *log)
 {
-    u_char                   random[24];
-    ngx_stream_tun_table_t  *table;
+    u_char            random[24];
+    ngx_tun_share_t  *table;
 
     if (getrandom(random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno, "getrandom() failed");
         return NULL;
     }
 
-    table = ngx_alloc(sizeof(ngx_stream_tun_table_t), log);
-    if (table == NULL) {
-        return NULL;
-    }
-
-    table->refs = 0;
-    table->size = ngx_tun_nat_size(conf);
-
     /* memory is taken for what is used */
 
-    table->memory = mmap(NULL, table->size, PROT_READ|PROT_WRITE,
-                         MAP_SHARED|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0);
-
-    if (table->memory == MAP_FAILED) {
-        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                      "tun \"%V\": mmap(%uz) for tuples failed",
-                      &st->conf.device.name, table->size);
-        ngx_free(table);
+    table = ngx_tun_share_create(ngx_tun_nat_size(conf), log);
+    if (table == NULL) {
         return NULL;
     }
 
@@ -644,12 +620,7 @@ ngx_stream_tun_system_create(ngx_stream_tun_t *st, ngx_tun_nat_conf_t *conf,
 static void
 ngx_stream_tun_system_cleanup(void *data)
 {
-    ngx_stream_tun_table_t *table = data;
-
-    if (--table->refs == 0) {
-        (void) munmap(table->memory, table->size);
-        ngx_free(table);
-    }
+    ngx_tun_share_release(data);
 }
 
 

@@ -8,7 +8,6 @@
 
 
 typedef struct {
-    ngx_atomic_t             generation;
     ngx_tun_stat_t           stat[NGX_MAX_PROCESSES];
 } ngx_stream_tun_shared_t;
 
@@ -87,7 +86,12 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
         return NGX_OK;
     }
 
+    if (old == NULL) {
+        old = ngx_stream_tun_inherit(st, log);
+    }
+
     if (ngx_stream_tun_init_stat(st, zone) != NGX_OK
+        || ngx_stream_tun_init_state(st, old, log) != NGX_OK
         || ngx_stream_tun_system_reload(st, old, log) != NGX_OK)
     {
         return NGX_ERROR;
@@ -204,7 +208,6 @@ ngx_stream_tun_init_stat(ngx_stream_tun_t *st, ngx_shm_zone_t *zone)
     shared = shpool->data;
 
     st->stat = shared->stat;
-    st->generation = &shared->generation;
 
     return NGX_OK;
 }
@@ -311,6 +314,10 @@ ngx_stream_tun_cleanup(void *data)
 
     if (st->icmp != NULL) {
         ngx_tun_icmp_sockets_close(st->icmp, st->conf.device.queues);
+    }
+
+    if (ngx_stream_tun_passed_on(st)) {
+        st->device.superseded = 1;
     }
 
     ngx_tun_device_close(&st->device,

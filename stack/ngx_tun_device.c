@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 
 #include <ngx_tun_device.h>
+#include <ngx_tun_inherit.h>
 #include <ngx_tun_link.h>
 #include <ngx_tun_netlink.h>
 #include <ngx_tun_route.h>
@@ -198,7 +199,9 @@ ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
 
     /* rules go before the routes that they lead to */
 
-    if (dev->index != 0 && !dev->superseded) {
+    if (dev->index != 0 && !dev->superseded
+        && (dev->committed || !dev->inherited))
+    {
         ngx_tun_route_prune(dev, dev->former, log);
     }
 
@@ -240,6 +243,88 @@ ngx_tun_device_restore(ngx_tun_device_t *dev, ngx_log_t *log)
     } else if (dev->mtu_raised) {
         (void) ngx_tun_link_set(dev, dev->mtu_raised, link.txqlen,
                                        link.up, log);
+    }
+}
+
+
+ngx_int_t
+ngx_tun_device_inherit(ngx_tun_device_t *dev, ngx_tun_inherit_t *inherit,
+    ngx_pool_t *pool)
+{
+    ngx_int_t     *n;
+    ngx_uint_t     i, flags;
+    struct ifreq   ifr;
+
+    n = inherit->numbers;
+    flags = n[NGX_TUN_INHERIT_FLAGS];
+
+    dev->conf->queues = n[NGX_TUN_INHERIT_QUEUE_N];
+
+    dev->fds = ngx_palloc(pool, dev->conf->queues * sizeof(ngx_socket_t));
+    if (dev->fds == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < dev->conf->queues; i++) {
+        dev->fds[i] = (ngx_socket_t) n[NGX_TUN_INHERIT_N + i];
+    }
+
+    ngx_memzero(&ifr, sizeof(struct ifreq));
+
+    if (ioctl(dev->fds[0], TUNGETIFF, &ifr) == -1) {
+        return NGX_ERROR;
+    }
+
+    if (ifr.ifr_flags & IFF_VNET_HDR) {
+        dev->vnet_len = sizeof(struct virtio_net_hdr);
+    }
+
+    dev->netlink = (ngx_socket_t) -1;
+    dev->existed = (flags & NGX_TUN_INHERIT_EXISTED) != 0;
+    dev->was_up = (flags & NGX_TUN_INHERIT_WAS_UP) != 0;
+    dev->offload = (flags & NGX_TUN_INHERIT_OFFLOAD) != 0;
+    dev->uso = (flags & NGX_TUN_INHERIT_USO) != 0;
+    dev->mtu_found = n[NGX_TUN_INHERIT_MTU_FOUND];
+    dev->txqlen_found = n[NGX_TUN_INHERIT_TXQLEN_FOUND];
+
+    /* those of the other binary, if it had no others */
+
+    if ((flags & NGX_TUN_INHERIT_ADDED) == 0) {
+        return ngx_array_init(&dev->added, pool, 1, sizeof(ngx_tun_address_t));
+    }
+
+    dev->added = dev->conf->addresses;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_tun_device_describe(ngx_tun_device_t *dev, ngx_tun_inherit_t *inherit)
+{
+    ngx_int_t   *n;
+    ngx_uint_t   i, flags;
+
+    flags = (dev->existed ? NGX_TUN_INHERIT_EXISTED : 0)
+            | (dev->was_up ? NGX_TUN_INHERIT_WAS_UP : 0)
+            | (dev->offload ? NGX_TUN_INHERIT_OFFLOAD : 0)
+            | (dev->uso ? NGX_TUN_INHERIT_USO : 0);
+
+    if (dev->added.nelts == dev->conf->addresses.nelts) {
+        flags |= NGX_TUN_INHERIT_ADDED;
+    }
+
+    inherit->name = dev->conf->name;
+
+    n = inherit->numbers;
+
+    n[NGX_TUN_INHERIT_QUEUE_N] = dev->conf->queues;
+    n[NGX_TUN_INHERIT_FLAGS] = flags;
+    n[NGX_TUN_INHERIT_MTU_FOUND] = dev->mtu_found;
+    n[NGX_TUN_INHERIT_TXQLEN_FOUND] = dev->txqlen_found;
+
+    for (i = 0; i < dev->conf->queues; i++) {
+        n[NGX_TUN_INHERIT_N + i] = dev->fds[i];
     }
 }
 
@@ -308,13 +393,16 @@ ngx_tun_device_dup(ngx_tun_device_t *dev, ngx_tun_device_t *old,
         }
     }
 
-    dev->netlink = fcntl(old->netlink, F_DUPFD_CLOEXEC, 0);
+    if (old->netlink != (ngx_socket_t) -1) {
+        dev->netlink = fcntl(old->netlink, F_DUPFD_CLOEXEC, 0);
 
-    if (dev->netlink == (ngx_socket_t) -1) {
-        goto failed;
+        if (dev->netlink == (ngx_socket_t) -1) {
+            goto failed;
+        }
     }
 
     dev->reused = 1;
+    dev->inherited = (old->netlink == (ngx_socket_t) -1);
     dev->existed = old->existed;
     dev->was_up = old->was_up;
     dev->mtu_found = old->mtu_found;

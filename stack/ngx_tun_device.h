@@ -83,6 +83,7 @@ typedef struct {
     unsigned                       reused:1;  /* the queues are old's */
     unsigned                       committed:1;
     unsigned                       superseded:1; /* a later one took over */
+    unsigned                       inherited:1; /* old is another binary's */
 } ngx_tun_device_t;
 
 
