@@ -706,6 +706,10 @@ ngx_stream_tun_system_socket(ngx_stream_tun_t *st, ngx_listening_t *ls,
         goto failed;
     }
 
+    /* a new binary inherits it, like any listening socket of nginx */
+
+    (void) fcntl(s, F_SETFD, 0);
+
     ls->fd = s;
     ls->open = 1;
 
