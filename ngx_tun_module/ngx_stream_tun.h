@@ -51,6 +51,7 @@ typedef struct {
     ngx_tun_stat_t              *stat;       /* one for each worker */
     ngx_tun_share_t             *share;      /* whose memory is state */
     ngx_tun_inherit_state_t     *state;
+    ngx_atomic_uint_t            generation; /* of this cycle */
     ngx_stream_tun_binary_t      binary;
     ngx_stream_tun_old_t        *inherited;  /* until the cycle is in force */
     ngx_tun_t                   *tun;        /* in a worker */
@@ -188,8 +189,11 @@ ngx_int_t ngx_stream_tun_announce(ngx_cycle_t *cycle,
 /* In a worker: what it executes gets nothing. */
 void ngx_stream_tun_withhold(ngx_stream_tun_t *st);
 
-/* At the end of a cycle: does another binary go on with the device? */
+/* Has a later binary taken over, and is it there? */
 ngx_uint_t ngx_stream_tun_passed_on(ngx_stream_tun_t *st);
+
+/* When the master exits: the one that it was to replace goes on, if so. */
+ngx_uint_t ngx_stream_tun_pass_back(ngx_stream_tun_t *st);
 
 /* ngx_stream_tun_address.c */
 

@@ -434,7 +434,11 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.queue = ngx_worker;
         options.handoff = &st->handoff[ngx_worker];
         options.stat = &st->stat[ngx_worker];
-        options.generation = &st->state->generation;
+        options.state = st->state;
+        options.reader = &st->state->reader[st->binary.number & 1]
+                                           [ngx_worker];
+        options.cycle = st->generation;
+        options.waits = ngx_stream_tun_passed_on(st);
         options.icmp = (st->icmp != NULL) ? &st->icmp[ngx_worker] : NULL;
         options.system = st->system;
         options.guard = (tmcf->guard.shared != NULL) ? &tmcf->guard : NULL;

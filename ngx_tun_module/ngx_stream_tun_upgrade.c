@@ -315,7 +315,7 @@ ngx_stream_tun_take_over(ngx_stream_tun_t *st)
     st->state->pid = ngx_pid;
 
     /* the workers of the previous cycle stop to read */
-    (void) ngx_atomic_fetch_add(&st->state->generation, 1);
+    st->generation = ngx_atomic_fetch_add(&st->state->generation, 1) + 1;
 }
 
 
@@ -415,29 +415,30 @@ ngx_stream_tun_withhold(ngx_stream_tun_t *st)
 ngx_uint_t
 ngx_stream_tun_passed_on(ngx_stream_tun_t *st)
 {
-    ngx_atomic_uint_t  master;
-
-    if (!st->device.committed || st->device.superseded
-        || (ngx_process != NGX_PROCESS_MASTER
-            && ngx_process != NGX_PROCESS_SINGLE))
+    if (!st->device.committed
+        || st->state->master == st->binary.number)
     {
         return 0;
     }
 
-    master = st->state->master;
+    return kill((ngx_pid_t) st->state->pid, 0) == 0 || ngx_errno == NGX_EPERM;
+}
 
-    /* to the next binary, which may have died, or back to the one before */
 
-    if (master != st->binary.number) {
-        return kill((ngx_pid_t) st->state->pid, 0) == 0
-               || ngx_errno == NGX_EPERM;
-    }
-
-    if (st->binary.parent == 0 || getppid() != st->binary.parent) {
+ngx_uint_t
+ngx_stream_tun_pass_back(ngx_stream_tun_t *st)
+{
+    if (!st->device.committed
+        || st->device.superseded
+        || st->state->master != st->binary.number
+        || st->binary.parent == 0
+        || getppid() != st->binary.parent)
+    {
         return 0;
     }
 
     st->state->master = st->binary.former;
+    st->state->pid = getppid();
 
     return 1;
 }

@@ -308,6 +308,8 @@ ngx_stream_tun_cleanup(void *data)
 {
     ngx_stream_tun_t *st = data;
 
+    ngx_uint_t  restore;
+
     if (st->handoff != NULL) {
         ngx_tun_handoff_close(st->handoff, st->conf.device.queues);
     }
@@ -316,12 +318,14 @@ ngx_stream_tun_cleanup(void *data)
         ngx_tun_icmp_sockets_close(st->icmp, st->conf.device.queues);
     }
 
-    if (ngx_stream_tun_passed_on(st)) {
+    restore = (ngx_process == NGX_PROCESS_MASTER
+               || ngx_process == NGX_PROCESS_SINGLE);
+
+    if (restore
+        && (ngx_stream_tun_passed_on(st) || ngx_stream_tun_pass_back(st)))
+    {
         st->device.superseded = 1;
     }
 
-    ngx_tun_device_close(&st->device,
-                         ngx_process == NGX_PROCESS_MASTER
-                         || ngx_process == NGX_PROCESS_SINGLE,
-                         ngx_cycle->log);
+    ngx_tun_device_close(&st->device, restore, ngx_cycle->log);
 }

@@ -19,15 +19,23 @@
 #define NGX_TUN_LINGER         200          /* ms */
 #define NGX_TUN_EXPIRE         1000         /* ms */
 
+/* times of NGX_TUN_LINGER: a worker that died is there again before */
+#define NGX_TUN_ORPHANED       2
+#define NGX_TUN_UNCLAIMED      25
+
+
 static ngx_int_t ngx_tun_init_limits(ngx_tun_t *tun);
 static void ngx_tun_init_udp_limits(ngx_tun_t *tun);
 static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
 static ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
+static void ngx_tun_disown(ngx_tun_t *tun);
 static void ngx_tun_reset_flows(ngx_tun_t *tun);
 static void ngx_tun_read_handler(ngx_event_t *rev);
 static ngx_int_t ngx_tun_get_buf(ngx_tun_t *tun);
 static void ngx_tun_retire(ngx_tun_t *tun);
 static void ngx_tun_linger_handler(ngx_event_t *ev);
+static void ngx_tun_resume(ngx_tun_t *tun);
+static ngx_uint_t ngx_tun_process_alive(ngx_atomic_uint_t pid);
 static void ngx_tun_handoff_handler(ngx_event_t *rev);
 static void ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err);
 static ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf,
@@ -55,10 +63,13 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     tun->device = options->device;
     tun->handoff = options->handoff;
     tun->stat = options->stat;
-    tun->generation = options->generation;
+    tun->state = options->state;
+    tun->reader = options->reader;
+    tun->number = options->queue;
+    tun->own_cycle = options->cycle;
     tun->system = options->system;
     tun->guard = options->guard;
-    tun->own_generation = *options->generation;
+    tun->own_generation = options->waits ? 0 : options->state->generation;
     tun->cycle = cycle;
     tun->log = cycle->log;
 
@@ -105,6 +116,10 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
         || ngx_tun_open_handoff(tun) != NGX_OK)
     {
         goto failed;
+    }
+
+    if (options->waits || tun->successor == NULL) {
+        ngx_tun_linger_handler(&tun->linger);
     }
 
     if (tun->system != NULL) {
@@ -257,6 +272,12 @@ ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue)
     tun->linger.log = tun->log;
     tun->linger.handler = ngx_tun_linger_handler;
 
+    if (tun->own_generation == 0) {
+        return NGX_OK;
+    }
+
+    tun->state->owner[queue] = ngx_pid;
+
     return ngx_add_event(rev, NGX_READ_EVENT, NGX_CLEAR_EVENT);
 }
 
@@ -265,6 +286,27 @@ static ngx_int_t
 ngx_tun_open_handoff(ngx_tun_t *tun)
 {
     ngx_connection_t  *c;
+
+    if (tun->reader->cycle == tun->own_cycle
+        && ngx_tun_process_alive(tun->reader->pid))
+    {
+        /* an upgrade was undone: the worker before has flows, and the socket */
+
+        if (!tun->borrowed) {
+            tun->borrowed = 1;
+            return ngx_tun_handoff_own(tun->handoff, 1);
+        }
+
+        return NGX_OK;
+    }
+
+    if (tun->borrowed) {
+        tun->borrowed = 0;
+        (void) ngx_tun_handoff_own(tun->handoff, 0);
+    }
+
+    tun->reader->cycle = tun->own_cycle;
+    tun->reader->pid = ngx_pid;
 
     c = ngx_get_connection(tun->handoff->read, tun->log);
     if (c == NULL) {
@@ -302,9 +344,23 @@ ngx_tun_close_connection(ngx_connection_t *c)
 }
 
 
+static void
+ngx_tun_disown(ngx_tun_t *tun)
+{
+    ngx_atomic_uint_t  pid;
+
+    pid = ngx_pid;
+
+    (void) ngx_atomic_cmp_set(&tun->state->owner[tun->number], pid, 0);
+    (void) ngx_atomic_cmp_set(&tun->reader->pid, pid, 0);
+}
+
+
 void
 ngx_tun_close(ngx_tun_t *tun)
 {
+    ngx_tun_disown(tun);
+
     if (tun->connection != NULL) {
         ngx_tun_reset_flows(tun);
         ngx_tun_system_close(tun);
@@ -405,9 +461,14 @@ ngx_tun_read_handler(ngx_event_t *rev)
 
         c->close = 0;
         c->idle = 0;
+
+        if (ngx_tun_handoff_alive(tun->handoff)) {
+            /* whoever was before gets all new ones */
+            ngx_tun_udp_retire(tun);
+        }
     }
 
-    if (*tun->generation != tun->own_generation) {
+    if (tun->state->generation != tun->own_generation) {
         ngx_tun_retire(tun);
         return;
     }
@@ -484,20 +545,94 @@ ngx_tun_retire(ngx_tun_t *tun)
 }
 
 
-/* without this worker its predecessor would not get what it waits for */
-
 static void
 ngx_tun_linger_handler(ngx_event_t *ev)
 {
+    ngx_uint_t         again;
     ngx_tun_t         *tun;
     ngx_connection_t  *c;
 
     c = ev->data;
     tun = c->data;
 
-    if (ngx_tun_handoff_alive(tun->handoff)) {
+    again = 0;
+    ev->cancelable = 1;
+
+    if (tun->successor == NULL) {
+        (void) ngx_tun_open_handoff(tun);
+        again = (tun->successor == NULL);
+    }
+
+    if (!c->read->active && !ngx_exiting) {
+        ngx_tun_resume(tun);
+        again |= !c->read->active;
+    }
+
+    /* without this worker its predecessor would not get what it waits for */
+
+    if (!c->read->active && ngx_tun_handoff_alive(tun->handoff)) {
+        ev->cancelable = 0;
+        again = 1;
+    }
+
+    if (again) {
         ngx_add_timer(ev, NGX_TUN_LINGER);
     }
+}
+
+
+/* a binary that had taken over has died, or was asked to leave */
+
+static void
+ngx_tun_resume(ngx_tun_t *tun)
+{
+    ngx_uint_t          wait;
+    ngx_atomic_t       *owner;
+    ngx_atomic_uint_t   pid;
+
+    owner = &tun->state->owner[tun->number];
+    pid = *owner;
+    wait = NGX_TUN_ORPHANED;
+
+    if (pid == (ngx_atomic_uint_t) ngx_pid) {
+        /* whoever wants it has not started yet */
+        wait = NGX_TUN_UNCLAIMED;
+
+    } else if (ngx_tun_process_alive(pid)) {
+        tun->orphaned = 0;
+        return;
+    }
+
+    if (++tun->orphaned < wait
+        || !ngx_atomic_cmp_set(owner, pid, (ngx_atomic_uint_t) ngx_pid))
+    {
+        return;
+    }
+
+    tun->orphaned = 0;
+    tun->own_generation = tun->state->generation;
+    tun->udp.leaving = 0;
+
+    ngx_log_error(NGX_LOG_NOTICE, tun->log, 0,
+                  "tun \"%V\": queue %ui is served by this process again",
+                  &tun->conf->device.name, tun->number);
+
+    if (ngx_add_event(tun->connection->read, NGX_READ_EVENT, NGX_CLEAR_EVENT)
+        != NGX_OK)
+    {
+        *owner = 0;
+    }
+}
+
+
+static ngx_uint_t
+ngx_tun_process_alive(ngx_atomic_uint_t pid)
+{
+    if (pid == 0) {
+        return 0;
+    }
+
+    return kill((ngx_pid_t) pid, 0) == 0 || ngx_errno == NGX_EPERM;
 }
 
 
@@ -535,6 +670,12 @@ ngx_tun_handoff_handler(ngx_event_t *rev)
             /* nobody hands over any more */
             ngx_del_event(rev, NGX_READ_EVENT, 0);
             return;
+        }
+
+        /* datagrams come back from a binary that leaves before this one */
+
+        if (!ngx_exiting) {
+            tun->udp.leaving = 0;
         }
 
         if (ngx_tun_input(tun, tun->buf, n, &info) == NGX_DONE) {
@@ -628,6 +769,18 @@ ngx_tun_input_packet(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return ngx_tun_tcp_input(tun, pkt, buf, info->trusted);
 
     case IPPROTO_UDP:
+
+        /* an upgrade is undone: the worker before is to serve it again */
+
+        if (ngx_exiting
+            && tun->connection->read->active
+            && ngx_tun_handoff_send(tun->handoff, pkt->start,
+                                    pkt->end - pkt->start, info->trusted)
+               == NGX_OK)
+        {
+            return NGX_OK;
+        }
+
         ngx_tun_udp_input(tun, pkt, info);
         return NGX_OK;
 

@@ -16,6 +16,7 @@
 #include <ngx_tun_guard.h>
 #include <ngx_tun_handoff.h>
 #include <ngx_tun_icmp_socket.h>
+#include <ngx_tun_inherit.h>
 #include <ngx_tun_limit.h>
 #include <ngx_tun_nat.h>
 
@@ -193,7 +194,10 @@ typedef struct {
     ngx_uint_t              queue;
     ngx_tun_handoff_t      *handoff;       /* of the queue */
     ngx_tun_stat_t         *stat;          /* of this worker */
-    ngx_atomic_t           *generation;    /* of the device, shared */
+    ngx_tun_inherit_state_t *state;        /* of the device, shared */
+    ngx_tun_inherit_reader_t *reader;      /* in it, of the queue */
+    ngx_atomic_uint_t       cycle;         /* its generation at the start */
+    ngx_uint_t              waits;         /* another binary has the queue */
     ngx_tun_system_t       *system;        /* NULL with another stack */
     ngx_tun_guard_t        *guard;         /* or NULL */
 
@@ -205,7 +209,8 @@ typedef struct {
 
 /*
  * Starts to serve a queue in this process, until a later cycle changes the
- * generation: then flows that are there go on with what is handed over.
+ * generation: then flows that are there go on with what is handed over.  If
+ * the one that has the queue dies, and this process stays, it takes it again.
  * Returns NULL after a line in the log.
  */
 ngx_tun_t *ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle);

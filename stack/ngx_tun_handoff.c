@@ -153,6 +153,25 @@ ngx_tun_handoff_send(ngx_tun_handoff_t *handoff, u_char *p, size_t len,
 }
 
 
+ngx_int_t
+ngx_tun_handoff_own(ngx_tun_handoff_t *handoff, ngx_uint_t own)
+{
+    if (handoff->previous != (ngx_socket_t) -1) {
+        (void) ngx_close_socket(handoff->previous);
+    }
+
+    handoff->previous = (ngx_socket_t) -1;
+
+    if (!own) {
+        return NGX_OK;
+    }
+
+    handoff->previous = fcntl(handoff->write, F_DUPFD_CLOEXEC, 0);
+
+    return (handoff->previous != (ngx_socket_t) -1) ? NGX_OK : NGX_ERROR;
+}
+
+
 ngx_uint_t
 ngx_tun_handoff_alive(ngx_tun_handoff_t *handoff)
 {

@@ -39,6 +39,9 @@ void ngx_tun_handoff_close(ngx_tun_handoff_t *handoff, ngx_uint_t n);
 ngx_int_t ngx_tun_handoff_send(ngx_tun_handoff_t *handoff, u_char *p,
     size_t len, ngx_uint_t trusted);
 
+/* The predecessor is the process that reads the same pair, or nobody. */
+ngx_int_t ngx_tun_handoff_own(ngx_tun_handoff_t *handoff, ngx_uint_t own);
+
 /* Is the predecessor there?  Finds out when it has gone. */
 ngx_uint_t ngx_tun_handoff_alive(ngx_tun_handoff_t *handoff);
 

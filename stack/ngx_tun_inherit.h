@@ -59,6 +59,12 @@ typedef struct {
 } ngx_tun_inherit_t;
 
 
+typedef struct {
+    ngx_atomic_t                   pid;
+    ngx_atomic_t                   cycle;     /* whose socket it reads */
+} ngx_tun_inherit_reader_t;
+
+
 /* of a device, in an ngx_tun_share_t of all binaries that serve it */
 
 typedef struct {
@@ -67,7 +73,12 @@ typedef struct {
     ngx_atomic_t                   master;    /* the last that took over */
     ngx_atomic_t                   pid;       /* its */
     ngx_atomic_t                   generation; /* counts the cycles */
+
+    /* of each queue: the process that reads it, or is about to */
     ngx_atomic_t                   owner[NGX_TUN_INHERIT_QUEUES];
+
+    /* and the one that reads its hand-off, of two binaries in turn */
+    ngx_tun_inherit_reader_t       reader[2][NGX_TUN_INHERIT_QUEUES];
 } ngx_tun_inherit_state_t;
 
 

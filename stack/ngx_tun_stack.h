@@ -141,7 +141,12 @@ struct ngx_tun_s {
 
     ngx_tun_handoff_t          *handoff;
     ngx_connection_t           *successor;   /* it hands packets over */
-    ngx_atomic_t               *generation;
+    ngx_tun_inherit_state_t    *state;
+    ngx_tun_inherit_reader_t   *reader;
+    ngx_uint_t                  number;      /* of the queue */
+    ngx_atomic_uint_t           own_cycle;
+    ngx_uint_t                  orphaned;    /* the queue is, so many checks */
+    unsigned                    borrowed:1;  /* the hand-off has a reader */
     ngx_atomic_uint_t           own_generation;
     ngx_socket_t                sockets[2];  /* what c->fd is a dup of */
 

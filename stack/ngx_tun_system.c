@@ -96,7 +96,8 @@ ngx_tun_system_close(ngx_tun_t *tun)
     }
 
     if (tun->system == NULL
-        || *tun->generation != tun->own_generation
+        || tun->state->generation != tun->own_generation
+        || ngx_tun_handoff_alive(tun->handoff)
         || tun->buf == NULL)
     {
         return;

@@ -90,7 +90,14 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
     if (tcp == NULL) {
 
-        if (ngx_tun_tcp_is_syn(&th)) {
+        /* an exiting worker reads if it has no successor, but it had others */
+
+        if (ngx_tun_tcp_is_syn(&th)
+            && (!ngx_exiting
+                || ngx_tun_handoff_send(tun->handoff, pkt->start,
+                                        pkt->end - pkt->start, trusted)
+                   != NGX_OK))
+        {
             ngx_tun_tcp_input_syn(tun, pkt, &th, &key, hash);
 
         } else if (ngx_tun_tcp_is_ours(tun, &key)) {

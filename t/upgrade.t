@@ -153,10 +153,11 @@ sub connects {
 sub jobs {
 	unlink "$dir/end";
 
+	my @others = @_ ? () : (\&datagrams, \&connects, \&names);
+
 	return map { my $f = $_;
 		(map { $t->start('client', \&talk, $f->{server}, $_) } 1 .. 5),
-		map { $t->start('client', $_, $f->{server}) } \&datagrams,
-			\&connects, \&names
+		map { $t->start('client', $_, $f->{server}) } @others
 	} @Test::Tun::FAMILIES;
 }
 
@@ -245,6 +246,48 @@ for my $stack (delete $ENV{TUN_STACK} || qw/ lwip system /) {
 
 	ok($t->stop(), "stop, $stack");
 	is(join(' ', $t->devices()), '', "no device, $stack");
+}
+
+# back to the old one: without an end of its workers, and after it
+
+for my $case ([ 'lwip' ], [ 'system' ], [ 'lwip', 1 ], [ 'system', 1 ]) {
+	my ($stack, $winch) = @$case;
+	my $name = $stack . ($winch ? ', after WINCH' : '');
+
+	$t->run(conf($stack, 2, 'old'));
+
+	my $before = routes();
+	my $old = $t->pid();
+	$t->write_conf(conf($stack, 2, 'new'));
+
+	# while workers of both old generations drain, new flows may be refused
+
+	my @jobs = jobs($winch ? 'flows' : ());
+	sleep(0.3);
+
+	ok(my $new = upgrade($old), "a new binary starts, $name");
+	sleep(0.3);
+
+	if ($winch) {
+		kill 'WINCH', $old;
+		ok(Test::Tun::wait_for(5, sub { ask() eq 'new' }),
+			"new flows meet it, $name");
+		kill 'HUP', $old;
+		sleep(0.3);
+	}
+
+	kill 'QUIT', $new;
+
+	ok(Test::Tun::wait_for(5, sub { !Test::Tun::alive($new) }),
+		"the new one ends, $name");
+
+	sleep(1);
+	is(results(@jobs), '', "nothing is lost, $name");
+	is(ask(), 'old', "the old one serves, $name");
+	is(routes(), $before, "routes and rules stay, $name");
+
+	ok($t->stop(), "stop, $name");
+	is(join(' ', $t->devices()), '', "no device, $name");
 }
 
 # what no binary wrote, and descriptors of something else
