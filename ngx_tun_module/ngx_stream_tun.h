@@ -49,6 +49,8 @@ typedef struct {
     ngx_tun_icmp_sockets_t      *icmp;       /* too, or NULL */
     ngx_stream_tun_upstream_conf_t  *socket; /* options of these, or NULL */
     ngx_tun_stat_t              *stat;       /* one for each worker */
+    ngx_tun_gauge_t             *gauges;     /* one for each process */
+    ngx_tun_gauge_t             *gauge;      /* in a worker */
     ngx_tun_share_t             *share;      /* whose memory is state */
     ngx_tun_inherit_state_t     *state;
     ngx_atomic_uint_t            generation; /* of this cycle */
@@ -168,6 +170,9 @@ char *ngx_stream_tun_fragments(ngx_conf_t *cf, ngx_command_t *cmd,
 
 /* The zone of a device, whose init handler opens it. */
 ngx_int_t ngx_stream_tun_add_zone(ngx_conf_t *cf, ngx_stream_tun_t *st);
+
+/* In a worker: its gauge, after those of dead ones were taken back. */
+void ngx_stream_tun_claim_gauge(ngx_stream_tun_t *st);
 
 /* ngx_stream_tun_upgrade.c */
 

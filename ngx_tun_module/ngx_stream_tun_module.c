@@ -6,6 +6,8 @@
 
 #include <ngx_stream_tun.h>
 
+#include <sys/prctl.h>
+
 
 static void *ngx_stream_tun_create_main_conf(ngx_conf_t *cf);
 static void *ngx_stream_tun_create_srv_conf(ngx_conf_t *cf);
@@ -15,6 +17,7 @@ static ngx_int_t ngx_stream_tun_postconfiguration(ngx_conf_t *cf);
 
 static ngx_int_t ngx_stream_tun_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_stream_tun_init_process(ngx_cycle_t *cycle);
+static void ngx_stream_tun_leave_with_master(void);
 static void ngx_stream_tun_exit_process(ngx_cycle_t *cycle);
 static ngx_stream_tun_main_conf_t *ngx_stream_tun_cycle_conf(
     ngx_cycle_t *cycle);
@@ -408,6 +411,8 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
+    ngx_stream_tun_leave_with_master();
+
     ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
 
     /* queues are no more than workers */
@@ -420,6 +425,11 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         st = stp[i];
 
         ngx_stream_tun_withhold(st);
+        ngx_stream_tun_claim_gauge(st);
+
+        if (st->gauge == NULL) {
+            return NGX_ERROR;
+        }
 
         if (ngx_stream_tun_system_start(st, cycle) != NGX_OK) {
             return NGX_ERROR;
@@ -434,6 +444,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.queue = ngx_worker;
         options.handoff = &st->handoff[ngx_worker];
         options.stat = &st->stat[ngx_worker];
+        options.gauge = st->gauge;
         options.state = st->state;
         options.reader = &st->state->reader[st->binary.number & 1]
                                            [ngx_worker];
@@ -451,6 +462,23 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
     }
 
     return NGX_OK;
+}
+
+
+/* a worker without a master would keep the device from the next one */
+
+static void
+ngx_stream_tun_leave_with_master(void)
+{
+    if (ngx_process != NGX_PROCESS_WORKER) {
+        return;
+    }
+
+    (void) prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+
+    if (getppid() != ngx_parent) {
+        ngx_terminate = 1;
+    }
 }
 
 
@@ -477,6 +505,10 @@ ngx_stream_tun_exit_process(ngx_cycle_t *cycle)
         if (stp[i]->tun != NULL) {
             ngx_tun_close(stp[i]->tun);
             stp[i]->tun = NULL;
+        }
+
+        if (stp[i]->gauge != NULL) {
+            stp[i]->gauge->pid = 0;
         }
     }
 }

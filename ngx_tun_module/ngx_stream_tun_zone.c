@@ -9,6 +9,7 @@
 
 typedef struct {
     ngx_tun_stat_t           stat[NGX_MAX_PROCESSES];
+    ngx_tun_gauge_t          gauges[NGX_MAX_PROCESSES];
 } ngx_stream_tun_shared_t;
 
 
@@ -208,8 +209,52 @@ ngx_stream_tun_init_stat(ngx_stream_tun_t *st, ngx_shm_zone_t *zone)
     shared = shpool->data;
 
     st->stat = shared->stat;
+    st->gauges = shared->gauges;
 
     return NGX_OK;
+}
+
+
+void
+ngx_stream_tun_claim_gauge(ngx_stream_tun_t *st)
+{
+    ngx_uint_t          i;
+    ngx_tun_stat_t     *stat;
+    ngx_tun_gauge_t    *gauge;
+    ngx_atomic_uint_t   pid;
+
+    for (i = 0; i < NGX_MAX_PROCESSES; i++) {
+        gauge = &st->gauges[i];
+        pid = gauge->pid;
+
+        if (pid == 0 && st->gauge != NULL) {
+            continue;
+        }
+
+        if ((pid != 0
+             && (kill((ngx_pid_t) pid, 0) == 0 || ngx_errno != ESRCH))
+            || !ngx_atomic_cmp_set(&gauge->pid, pid,
+                                   (ngx_atomic_uint_t) ngx_pid))
+        {
+            continue;
+        }
+
+        stat = &st->stat[gauge->worker];
+
+        (void) ngx_atomic_fetch_add(&stat->active, -gauge->active);
+        (void) ngx_atomic_fetch_add(&stat->udp_active, -gauge->udp_active);
+
+        gauge->worker = ngx_worker;
+        gauge->active = 0;
+        gauge->udp_active = 0;
+
+        if (st->gauge == NULL) {
+            st->gauge = gauge;
+
+        } else {
+            gauge->pid = 0;
+        }
+    }
 }
 
 

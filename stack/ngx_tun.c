@@ -63,6 +63,7 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     tun->device = options->device;
     tun->handoff = options->handoff;
     tun->stat = options->stat;
+    tun->gauge = options->gauge;
     tun->state = options->state;
     tun->reader = options->reader;
     tun->number = options->queue;

@@ -128,6 +128,24 @@ typedef struct {
 } ngx_tun_stat_t;
 
 
+/*
+ * What a process adds to the gauges, in shared memory too: if it is killed,
+ * the next one subtracts it.
+ */
+
+typedef struct {
+    ngx_atomic_t            pid;           /* 0: free */
+    ngx_uint_t              worker;        /* whose gauges */
+    ngx_int_t               active;
+    ngx_int_t               udp_active;
+} ngx_tun_gauge_t;
+
+
+#define ngx_tun_gauge_add(owner, name, n)                                     \
+    (void) ngx_atomic_fetch_add(&(owner)->stat->name, n);                     \
+    (owner)->gauge->name += (n)
+
+
 /* what waits of fragments, of each source */
 
 typedef struct {
@@ -179,6 +197,7 @@ ngx_int_t ngx_tun_sort_listens(ngx_array_t *listens, ngx_tun_listen_t **one,
 typedef struct {
     ngx_tun_conf_t         *conf;
     ngx_tun_stat_t         *stat;          /* of this worker */
+    ngx_tun_gauge_t        *gauge;         /* of this process */
     ngx_tun_nat_t           nat[2];
     ngx_uint_t              flows;         /* of this worker */
     ngx_queue_t             connections;   /* as many */
@@ -194,6 +213,7 @@ typedef struct {
     ngx_uint_t              queue;
     ngx_tun_handoff_t      *handoff;       /* of the queue */
     ngx_tun_stat_t         *stat;          /* of this worker */
+    ngx_tun_gauge_t        *gauge;         /* of this process */
     ngx_tun_inherit_state_t *state;        /* of the device, shared */
     ngx_tun_inherit_reader_t *reader;      /* in it, of the queue */
     ngx_atomic_uint_t       cycle;         /* its generation at the start */

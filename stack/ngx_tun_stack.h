@@ -133,6 +133,7 @@ struct ngx_tun_s {
     ngx_tun_conf_t             *conf;
     ngx_tun_device_t           *device;
     ngx_tun_stat_t             *stat;
+    ngx_tun_gauge_t            *gauge;
     ngx_cycle_t                *cycle;
     ngx_log_t                  *log;
 

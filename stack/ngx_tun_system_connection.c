@@ -109,7 +109,7 @@ ngx_tun_system_accept(ngx_tun_system_t *sys, ngx_connection_t *c)
     ngx_queue_insert_tail(&sys->connections, &sc->queue);
 
     (void) ngx_atomic_fetch_add(&sys->stat->flows, 1);
-    (void) ngx_atomic_fetch_add(&sys->stat->active, 1);
+    ngx_tun_gauge_add(sys, active, 1);
     (void) ngx_atomic_fetch_add(&sys->stat->early, 1);
 
     return NGX_OK;
@@ -183,7 +183,7 @@ ngx_tun_system_cleanup(void *data)
     sys->flows--;
     ngx_queue_remove(&sc->queue);
 
-    (void) ngx_atomic_fetch_add(&sys->stat->active, -1);
+    ngx_tun_gauge_add(sys, active, -1);
 }
 
 

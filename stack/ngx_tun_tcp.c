@@ -320,7 +320,7 @@ ngx_tun_tcp_create(ngx_tun_t *tun, ngx_tun_flow_key_t *key, uint64_t hash)
     ngx_tun_flow_insert(&tun->flows, &tcp->flow);
     tcp->inserted = 1;
 
-    (void) ngx_atomic_fetch_add(&tun->stat->active, 1);
+    ngx_tun_gauge_add(tun, active, 1);
 
     return tcp;
 }
@@ -662,7 +662,7 @@ ngx_tun_tcp_remove(ngx_tun_tcp_t *tcp)
         tcp->inserted = 0;
         ngx_tun_flow_delete(&tcp->tun->flows, &tcp->flow);
 
-        (void) ngx_atomic_fetch_add(&tcp->tun->stat->active, -1);
+        ngx_tun_gauge_add(tcp->tun, active, -1);
     }
 }
 

@@ -302,7 +302,7 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     }
 
     (void) ngx_atomic_fetch_add(&tun->stat->udp_flows, 1);
-    (void) ngx_atomic_fetch_add(&tun->stat->udp_active, 1);
+    ngx_tun_gauge_add(tun, udp_active, 1);
 
     c = udp->connection;
 

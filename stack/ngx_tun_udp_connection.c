@@ -157,7 +157,7 @@ ngx_tun_udp_cleanup(void *data)
 
     tun->udp.sessions--;
 
-    (void) ngx_atomic_fetch_add(&tun->stat->udp_active, -1);
+    ngx_tun_gauge_add(tun, udp_active, -1);
 }
 
 
