@@ -77,7 +77,7 @@ export ASAN_OPTIONS ?=	detect_leaks=0:detect_odr_violation=0
 export UBSAN_OPTIONS ?=	print_stacktrace=1
 
 
-.PHONY: all build run demo test check bench chart install uninstall clean help
+.PHONY: all build run demo test check soak bench chart install uninstall clean help
 
 all: build
 
@@ -152,6 +152,10 @@ check: build				## style and unit tests, quickly
 	@misc/packages test
 	@prove -I t/lib t/style.t t/unit.t
 
+soak: build				## ten minutes of all at once, watched
+	@misc/packages test
+	@SOAK_SECONDS=$(or $(SOAK_SECONDS),600) perl -I t/lib t/soak.t
+
 bench: build				## speed, against nginx behind nft REDIRECT
 	@misc/packages bench
 	@LWIP_LIB=$(OBJS)/addon/lwip/liblwip.a t/bench/bench
@@ -176,4 +180,5 @@ help:					## these lines
 	@echo "LWIP=version   lwIP 2.2.1 or 2.1.3; LWIP_DIR=dir another source"
 	@echo "SANITIZE=1     with ASan and UBSan, lwIP's asserts are counted"
 	@echo "ROWS=regex     figures of make bench; ROUNDS=5 of each"
+	@echo "SOAK_SECONDS=n of make soak"
 	@echo "TESTS=t/x.t    of make test; CONF=file of make run"

@@ -64,10 +64,14 @@ static const u_char  ngx_http_tun_html_begin[] =
     "td.n:nth-child(2) { font-weight: 600 }\n"
     "td.n.zero { color: var(--zero); font-weight: normal }\n"
     "tbody tr:hover { background: var(--bg) }\n"
+    "@media (max-width: 52rem) {\n"
+    "  body { padding: .8rem }\n"
+    "  td.help { display: none }\n"
+    "}\n"
     "</style>\n"
     "</head>\n"
     "<body>\n"
-    "<header><h1>nginx-tun</h1><span id=\"state\">every 5 seconds</span>"
+    "<header><h1>nginx-tun</h1><span id=\"state\"></span>"
     "</header>\n"
     "<main>\n";
 
