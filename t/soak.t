@@ -83,10 +83,15 @@ http {
 }
 EOC
 
-# servers: what comes is sent back, and of a pool one that comes and goes
+# servers: what comes is sent back
 
-$t->server($_, \&echo) for 9000, 9003;
+$t->server($_, \&echo) for 9000, 9002, 9003;
 $t->udp_server($_, sub { $_[1] }) for 9010, 9011;
+
+# one of the pool refuses new connections at times; those it has go on
+
+refuse('add table inet soak');
+refuse('add chain inet soak input { type filter hook input priority 0 ; }');
 
 $t->run($conf);
 
@@ -104,19 +109,21 @@ my @jobs = map { [ $_->[0], $t->start('client', @$_[1 .. $#$_]) ] } (
 	[ dns => \&dns ],
 );
 
-my (@rows, $server);
+my (@rows, $refuses);
 my ($reloads, $failures, $next) = (0, 0, $start + $step);
 
 while (time() < $start + $seconds) {
 
-	# an upstream server that is there for two seconds of three
+	# one second of three
 
 	if ((time() - $start) % 3 < 2) {
-		$server ||= $t->server(9002, \&echo);
+		refuse('flush chain inet soak input') if $refuses;
+		$refuses = 0;
 
-	} elsif ($server) {
-		$t->kill_daemon($server);
-		undef $server;
+	} elsif (!$refuses) {
+		refuse('add rule inet soak input tcp dport 9002 '
+			. 'tcp flags & (syn | ack) == syn reject with tcp reset');
+		$refuses = 1;
 		$failures++;
 	}
 
@@ -210,6 +217,12 @@ sub row {
 		alerts /);
 
 	return \%row;
+}
+
+
+sub refuse {
+	my ($rc, $out) = $t->exec('server', 'nft', @_);
+	is($rc, 0, "nft: $out") if $rc;
 }
 
 
