@@ -34,7 +34,8 @@ static ngx_int_t ngx_stream_tun_system_table(ngx_stream_tun_t *st,
 static ngx_tun_share_t *ngx_stream_tun_system_create(
     ngx_tun_nat_conf_t *conf, ngx_log_t *log);
 static void ngx_stream_tun_system_cleanup(void *data);
-static ngx_uint_t ngx_stream_tun_system_inherited(ngx_listening_t *ls);
+static ngx_uint_t ngx_stream_tun_system_inherited(ngx_stream_tun_t *st,
+    ngx_listening_t *ls);
 static ngx_int_t ngx_stream_tun_system_socket(ngx_stream_tun_t *st,
     ngx_listening_t *ls, ngx_log_t *log);
 
@@ -542,7 +543,7 @@ ngx_stream_tun_system_open(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
                   && ls[k].sockaddr->sa_family == ls[i].sockaddr->sa_family);
         }
 
-        if (n >= ngx_stream_tun_system_inherited(&ls[i])
+        if (n >= ngx_stream_tun_system_inherited(st, &ls[i])
             && ngx_stream_tun_system_socket(st, &ls[i], log) != NGX_OK)
         {
             return NGX_ERROR;
@@ -627,7 +628,7 @@ ngx_stream_tun_system_cleanup(void *data)
 /* how many sockets of the address does the cycle in force have? */
 
 static ngx_uint_t
-ngx_stream_tun_system_inherited(ngx_listening_t *ls)
+ngx_stream_tun_system_inherited(ngx_stream_tun_t *st, ngx_listening_t *ls)
 {
     ngx_uint_t        i, n;
     ngx_listening_t  *old;
@@ -643,7 +644,13 @@ ngx_stream_tun_system_inherited(ngx_listening_t *ls)
                                 ls->sockaddr, ls->socklen, 1)
                == NGX_OK)
         {
-            n++;
+            if (st->device.reused) {
+                n++;
+                continue;
+            }
+
+            /* bound to an interface that is no more: nginx is to close it */
+            old[i].ignore = 1;
         }
     }
 

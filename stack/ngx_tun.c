@@ -11,6 +11,9 @@
 #include <ngx_tun_stack.h>
 #include <ngx_tun_icmp.h>
 
+#include <net/if.h>
+#include <linux/if_tun.h>
+
 
 /* of packets and bytes in a turn, then other events have theirs */
 #define NGX_TUN_READ_PACKETS   64
@@ -30,6 +33,7 @@ static ngx_int_t ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue);
 static ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
 static void ngx_tun_disown(ngx_tun_t *tun);
 static void ngx_tun_reset_flows(ngx_tun_t *tun);
+static void ngx_tun_abort_flows(ngx_tun_t *tun);
 static void ngx_tun_read_handler(ngx_event_t *rev);
 static ngx_int_t ngx_tun_get_buf(ngx_tun_t *tun);
 static void ngx_tun_retire(ngx_tun_t *tun);
@@ -528,6 +532,21 @@ ngx_tun_get_buf(ngx_tun_t *tun)
 }
 
 
+static void
+ngx_tun_abort_flows(ngx_tun_t *tun)
+{
+    ngx_uint_t       i;
+    ngx_tun_flow_t  *flow, *next;
+
+    for (i = 0; i < tun->flows.nbuckets; i++) {
+        for (flow = tun->flows.buckets[i]; flow != NULL; flow = next) {
+            next = flow->next;
+            ngx_tun_tcp_abort(flow);
+        }
+    }
+}
+
+
 /* the queue belongs to a worker of a later cycle now */
 
 static void
@@ -539,6 +558,10 @@ ngx_tun_retire(ngx_tun_t *tun)
 
     if (rev->active) {
         ngx_del_event(rev, NGX_READ_EVENT, 0);
+    }
+
+    if (!tun->retired) {
+        tun->retired = 1;
         ngx_tun_icmp_retire(tun);
         ngx_tun_linger_handler(&tun->linger);
         ngx_tun_udp_retire(tun);
@@ -564,7 +587,7 @@ ngx_tun_linger_handler(ngx_event_t *ev)
         again = (tun->successor == NULL);
     }
 
-    if (!c->read->active && !ngx_exiting) {
+    if (!c->read->active && !ngx_exiting && !tun->lost) {
         ngx_tun_resume(tun);
         again |= !c->read->active;
     }
@@ -613,6 +636,7 @@ ngx_tun_resume(ngx_tun_t *tun)
     tun->orphaned = 0;
     tun->own_generation = tun->state->generation;
     tun->udp.leaving = 0;
+    tun->retired = 0;
 
     ngx_log_error(NGX_LOG_NOTICE, tun->log, 0,
                   "tun \"%V\": queue %ui is served by this process again",
@@ -695,8 +719,36 @@ ngx_tun_handoff_handler(ngx_event_t *rev)
 static void
 ngx_tun_read_failed(ngx_tun_t *tun, ngx_err_t err)
 {
-    ngx_log_error(NGX_LOG_ERR, tun->log, err, "tun \"%V\": read() failed",
-                  &tun->conf->device.name);
+    struct ifreq  ifr;
+
+    /* the interface is down, an event tells when it is up again */
+
+    ngx_memzero(&ifr, sizeof(struct ifreq));
+
+    if (ioctl(tun->queue.fd, TUNGETIFF, &ifr) == 0) {
+        ngx_log_error(NGX_LOG_WARN, tun->log, err,
+                      "tun \"%V\": read() failed", &tun->conf->device.name);
+        return;
+    }
+
+    /* it was deleted: the descriptor is of no use, and would be ready always */
+
+    ngx_log_error(NGX_LOG_ERR, tun->log, err,
+                  "tun \"%V\": the interface was deleted, a reload makes it "
+                  "again", &tun->conf->device.name);
+
+    ngx_del_event(tun->connection->read, NGX_READ_EVENT, 0);
+
+    tun->lost = 1;
+
+    ngx_tun_abort_flows(tun);
+
+    if (tun->system != NULL) {
+        ngx_tun_system_abort(tun->system);
+    }
+
+    ngx_tun_udp_retire(tun);
+    ngx_tun_post_flush(tun);
 }
 
 

@@ -147,6 +147,8 @@ struct ngx_tun_s {
     ngx_uint_t                  number;      /* of the queue */
     ngx_atomic_uint_t           own_cycle;
     ngx_uint_t                  orphaned;    /* the queue is, so many checks */
+    unsigned                    lost:1;      /* the interface */
+    unsigned                    retired:1;
     unsigned                    borrowed:1;  /* the hand-off has a reader */
     ngx_atomic_uint_t           own_generation;
     ngx_socket_t                sockets[2];  /* what c->fd is a dup of */
@@ -270,6 +272,9 @@ void ngx_tun_system_close(ngx_tun_t *tun);
 
 /* Takes a flow from the dirty queue: sends what is due, or frees it. */
 void ngx_tun_tcp_flush(ngx_queue_t *q);
+
+/* Resets a flow, as its client might have done it. */
+void ngx_tun_tcp_abort(ngx_tun_flow_t *flow);
 
 /* Resets and frees a flow without a word to its session. */
 void ngx_tun_tcp_reset(ngx_tun_flow_t *flow);

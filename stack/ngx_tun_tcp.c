@@ -641,6 +641,19 @@ ngx_tun_tcp_flush(ngx_queue_t *q)
 
 
 void
+ngx_tun_tcp_abort(ngx_tun_flow_t *flow)
+{
+    ngx_tun_tcp_t  *tcp;
+
+    tcp = (ngx_tun_tcp_t *) flow;
+
+    if (tcp->lwip.pcb != NULL) {
+        ngx_tun_lwip_abort(&tcp->lwip);
+    }
+}
+
+
+void
 ngx_tun_tcp_reset(ngx_tun_flow_t *flow)
 {
     ngx_tun_tcp_t *tcp = (ngx_tun_tcp_t *) flow;
