@@ -271,3 +271,85 @@ ngx_tun_inherit_close(ngx_tun_inherit_t *inherit)
         }
     }
 }
+
+
+void
+ngx_tun_device_describe(ngx_tun_device_t *dev, ngx_tun_inherit_t *inherit)
+{
+    ngx_int_t   *n;
+    ngx_uint_t   i, flags;
+
+    flags = (dev->existed ? NGX_TUN_INHERIT_EXISTED : 0)
+            | (dev->was_up ? NGX_TUN_INHERIT_WAS_UP : 0)
+            | (dev->offload ? NGX_TUN_INHERIT_OFFLOAD : 0)
+            | (dev->uso ? NGX_TUN_INHERIT_USO : 0);
+
+    if (dev->added.nelts == dev->conf->addresses.nelts) {
+        flags |= NGX_TUN_INHERIT_ADDED;
+    }
+
+    inherit->name = dev->conf->name;
+
+    n = inherit->numbers;
+
+    n[NGX_TUN_INHERIT_QUEUE_N] = dev->conf->queues;
+    n[NGX_TUN_INHERIT_FLAGS] = flags;
+    n[NGX_TUN_INHERIT_MTU_FOUND] = dev->mtu_found;
+    n[NGX_TUN_INHERIT_TXQLEN_FOUND] = dev->txqlen_found;
+
+    for (i = 0; i < dev->conf->queues; i++) {
+        n[NGX_TUN_INHERIT_N + i] = dev->fds[i];
+    }
+}
+
+
+ngx_int_t
+ngx_tun_device_inherit(ngx_tun_device_t *dev, ngx_tun_inherit_t *inherit,
+    ngx_pool_t *pool)
+{
+    ngx_int_t     *n;
+    ngx_uint_t     i, flags;
+    struct ifreq   ifr;
+
+    n = inherit->numbers;
+    flags = n[NGX_TUN_INHERIT_FLAGS];
+
+    dev->conf->queues = n[NGX_TUN_INHERIT_QUEUE_N];
+
+    dev->fds = ngx_palloc(pool, dev->conf->queues * sizeof(ngx_socket_t));
+    if (dev->fds == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < dev->conf->queues; i++) {
+        dev->fds[i] = (ngx_socket_t) n[NGX_TUN_INHERIT_N + i];
+    }
+
+    ngx_memzero(&ifr, sizeof(struct ifreq));
+
+    if (ioctl(dev->fds[0], TUNGETIFF, &ifr) == -1) {
+        return NGX_ERROR;
+    }
+
+    if (ifr.ifr_flags & IFF_VNET_HDR) {
+        dev->vnet_len = sizeof(struct virtio_net_hdr);
+    }
+
+    dev->netlink = (ngx_socket_t) -1;
+    dev->existed = (flags & NGX_TUN_INHERIT_EXISTED) != 0;
+    dev->was_up = (flags & NGX_TUN_INHERIT_WAS_UP) != 0;
+    dev->offload = (flags & NGX_TUN_INHERIT_OFFLOAD) != 0;
+    dev->uso = (flags & NGX_TUN_INHERIT_USO) != 0;
+    dev->mtu_found = n[NGX_TUN_INHERIT_MTU_FOUND];
+    dev->txqlen_found = n[NGX_TUN_INHERIT_TXQLEN_FOUND];
+
+    /* those of the other binary, if it had no others */
+
+    if ((flags & NGX_TUN_INHERIT_ADDED) == 0) {
+        return ngx_array_init(&dev->added, pool, 1, sizeof(ngx_tun_address_t));
+    }
+
+    dev->added = dev->conf->addresses;
+
+    return NGX_OK;
+}

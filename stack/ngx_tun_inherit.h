@@ -103,7 +103,7 @@ void ngx_tun_inherit_keep(ngx_tun_inherit_t *inherit, ngx_uint_t keep);
 void ngx_tun_inherit_close(ngx_tun_inherit_t *inherit);
 
 /*
- * ngx_tun_device.c: fills in what is of the device, and makes one of it that
+ * Fills in what is of the device, and makes one of it that
  * can be the old one of ngx_tun_device_open().  dev->conf is the caller's and
  * gets the number of queues; the descriptors stay in inherit.
  */

@@ -129,6 +129,10 @@ typedef struct {
 } ngx_tun_gauges_t;
 
 
+/* of packets in a turn, then other events have theirs */
+#define NGX_TUN_READ_PACKETS   64
+
+
 struct ngx_tun_s {
     ngx_tun_conf_t             *conf;
     ngx_tun_device_t           *device;
@@ -199,6 +203,25 @@ void ngx_tun_count_fragments(ngx_tun_t *tun);
 
 /* Takes back what stands in the gauges, before the end. */
 void ngx_tun_count_done(ngx_tun_t *tun);
+
+/* Makes sure of tun->buf. */
+ngx_int_t ngx_tun_get_buf(ngx_tun_t *tun);
+
+/* A packet of len bytes in buf.  NGX_DONE if buf is used further. */
+ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
+    ngx_tun_queue_info_t *info);
+
+/* ngx_tun_successor.c */
+
+/* Listens to who comes after this process, if it is the one to do so. */
+ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
+
+/* Another process has the queue now, or may have it. */
+void ngx_tun_retire(ngx_tun_t *tun);
+void ngx_tun_disown(ngx_tun_t *tun);
+
+/* Looks after those before and after this process, now and then. */
+void ngx_tun_linger_handler(ngx_event_t *ev);
 
 /* Counts and logs that a limit was met. */
 void ngx_tun_limited(ngx_tun_t *tun, ngx_tun_limit_e reason);
