@@ -16,6 +16,17 @@ use Time::HiRes qw/ sleep time /;
 my $t = Test::Tun->new();
 my $dir = $t->{dir};
 
+# a copy, to be replaced as "make install" does it
+
+my $built = $t->{module};
+$t->{module} = "$dir/module.so";
+replace_module();
+
+sub replace_module {
+	$t->system('cp', $built, "$dir/module.so.new");
+	rename("$dir/module.so.new", "$dir/module.so") or die "rename: $!";
+}
+
 my $conf = <<'EOF';
 %%GLOBALS%%
 %%EVENTS%%
@@ -231,6 +242,7 @@ for my $stack (delete $ENV{TUN_STACK} || qw/ lwip system /) {
 
 	@jobs = jobs();
 	sleep(0.3);
+	replace_module();
 	$t->reload(conf($stack, 2, 'newer'));
 	ok(Test::Tun::wait_for(5, sub { ask() eq 'newer' }),
 		"reload of the new one, $stack");
@@ -320,6 +332,34 @@ for my $case (
 	$t->routes();
 	is(ask(), 'old', 'and serves');
 	$t->stop();
+}
+
+# the module is another file after an install, and the service has its drop-in
+
+{
+	local $ENV{DESTDIR} = "$dir/root";
+
+	my ($rc, $out) = $t->run_cmd(10, 'misc/install', $built);
+	is($rc, 0, 'install') or diag($out);
+
+	my $file = (glob("$dir/root/usr/*/nginx/modules/*tun*.so"))[0];
+	my $inode = (stat $file)[1];
+	my $unit = "$dir/root/etc/systemd/system/nginx.service.d/tun.conf";
+
+	open(my $held, '<', $file) or die "$file: $!";
+	is(($t->run_cmd(10, 'misc/install', $built))[0], 0, 'and again');
+	isnt((stat $file)[1], $inode, 'a new file');
+
+	my $text = Test::Tun::slurp($unit);
+	like($text, qr/^\[Service\]$/m, 'a section');
+	like($text, qr/^LimitNOFILE=\d{5,}$/m, 'descriptors');
+
+	my ($stop) = $text =~ /^TimeoutStopSec=(\d+)$/m;
+	my ($quit) = $text =~ m{^ExecStop=.*QUIT/(\d+)}m;
+	cmp_ok($stop, '>', $quit, 'time to stop');
+
+	$t->run_cmd(10, 'misc/install', '--remove');
+	ok(!-e $file && !-e $unit, 'removed');
 }
 
 $t->done();
