@@ -57,7 +57,7 @@ stream {
     server {
         tun_listen tun0 udp :9001;
         proxy_pass $tun_target;
-        proxy_timeout 10s;
+        proxy_timeout 2s;
     }
 
     server {
