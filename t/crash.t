@@ -179,7 +179,7 @@ for my $stack (delete $ENV{TUN_STACK} || qw/ lwip system /) {
 
 	# those of ask() may be in TIME-WAIT
 
-	cmp_ok($active, '<=', 24 + 8 - @reset - 3,
+	cmp_ok($active, '<=', 24 + 8 - @reset,
 		"the dead one's are not counted, $stack: $active");
 	ok(Test::Tun::wait_for(5, sub { active() <= 24 }),
 		"and do not stay in the gauge, $stack") or diag(active());
