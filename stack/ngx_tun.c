@@ -395,8 +395,9 @@ ngx_tun_read_handler(ngx_event_t *rev)
         c->close = 0;
         c->idle = 0;
 
-        if (ngx_tun_handoff_alive(tun->handoff)) {
-            /* whoever was before gets all new ones */
+        /* whoever was before gets all new ones, or whoever comes after */
+
+        if (tun->retired || ngx_tun_handoff_alive(tun->handoff)) {
             ngx_tun_udp_retire(tun);
         }
     }

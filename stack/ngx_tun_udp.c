@@ -659,6 +659,9 @@ ngx_tun_udp_retire(ngx_tun_t *tun)
     tun->udp.retired = ngx_current_msec;
     tun->udp.leaving = 1;
 
+    /* a session without a timer of its own ends before its worker */
+    tun->udp.tick.cancelable = (tun->udp.sessions == 0);
+
     if (!tun->udp.tick.timer_set) {
         ngx_add_timer(&tun->udp.tick, 1);
     }
@@ -762,6 +765,8 @@ ngx_tun_udp_tick_handler(ngx_event_t *ev)
 
         ngx_tun_udp_end(udp);
     }
+
+    ev->cancelable = !tun->udp.leaving || tun->udp.sessions == 0;
 
     if (tun->udp.sessions != 0 || tun->udp.held_n != 0) {
         ngx_add_timer(ev, NGX_TUN_UDP_TICK);
