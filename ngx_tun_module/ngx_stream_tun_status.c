@@ -94,6 +94,7 @@ static const ngx_stream_tun_metric_t  ngx_stream_tun_metrics[] = {
     counter(icmp_forwarded, "Pings passed on"),
     counter(icmp_errors, "ICMP errors sent"),
     counter(limited_icmp, "ICMP messages not sent: over the limits"),
+    counter(limited_resets, "Segments of no flow not answered: over the limit"),
 
     counter(handshakes_ok, "Handshakes with proxies that succeeded"),
     counter(handshakes_refused, "Handshakes that a proxy refused"),

@@ -119,6 +119,7 @@ typedef struct {
     ngx_atomic_t            icmp_forwarded; /* and passed on */
     ngx_atomic_t            icmp_errors;   /* sent */
     ngx_atomic_t            limited_icmp;  /* not answered, or not sent */
+    ngx_atomic_t            limited_resets; /* of unknown, not answered */
 
     ngx_atomic_t            handshakes_ok; /* with proxies, of sessions */
     ngx_atomic_t            handshakes_refused;
@@ -153,6 +154,9 @@ typedef struct {
     size_t                  memory;
     ngx_msec_t              timeout;
 } ngx_tun_fragments_conf_t;
+
+
+#define NGX_TUN_SYSTEM_SOURCES  4096
 
 
 /* the system stack of one family: a listener, and tuples that connect to it */
@@ -202,6 +206,9 @@ typedef struct {
     ngx_uint_t              flows;         /* of this worker */
     ngx_queue_t             connections;   /* as many */
     time_t                  logged;        /* that max_flows was met */
+
+    /* until when a source has spent its resets; those of one hash share it */
+    ngx_msec_t              resets[NGX_TUN_SYSTEM_SOURCES];
 } ngx_tun_system_t;
 
 

@@ -21,6 +21,13 @@
 #define NGX_TUN_SYSTEM_LAST    65536
 
 
+/* what a reset costs of a source's second, ms */
+#define NGX_TUN_SYSTEM_SECOND  1000
+#define NGX_TUN_SYSTEM_RESET   5
+
+#define NGX_TUN_SYSTEM_DOMAIN  3         /* of the tuples' hash */
+
+
 /* a packet that is looked at */
 
 typedef struct {
@@ -45,6 +52,8 @@ static void ngx_tun_system_to_client(ngx_tun_rewrite_t *to,
     ngx_tun_nat_entry_t *entry, ngx_uint_t back);
 static void ngx_tun_system_to_listener(ngx_tun_rewrite_t *to,
     ngx_tun_system_conf_t *conf, ngx_tun_nat_entry_t *entry, ngx_uint_t back);
+static ngx_uint_t ngx_tun_system_limited(ngx_tun_t *tun,
+    ngx_tun_system_packet_t *sp);
 static void ngx_tun_system_refuse(ngx_tun_t *tun, ngx_tun_system_packet_t *sp);
 static void ngx_tun_system_evict(ngx_tun_t *tun, ngx_tun_system_packet_t *sp,
     ngx_tun_nat_entry_t *entry);
@@ -339,7 +348,7 @@ ngx_tun_system_from_client(ngx_tun_t *tun, ngx_tun_system_packet_t *sp,
 
     (void) ngx_atomic_fetch_add(&tun->stat->unknown, 1);
 
-    return NGX_DECLINED;
+    return ngx_tun_system_limited(tun, sp) ? NGX_ERROR : NGX_DECLINED;
 }
 
 
@@ -464,6 +473,40 @@ ngx_tun_system_to_listener(ngx_tun_rewrite_t *to, ngx_tun_system_conf_t *conf,
     to->dst = back ? entry->addr : conf->addr;
     to->src_port = back ? conf->port : entry->port;
     to->dst_port = back ? entry->port : conf->port;
+}
+
+
+/* who sends segments of no flow gets some resets a second, see ICMP */
+
+static ngx_uint_t
+ngx_tun_system_limited(ngx_tun_t *tun, ngx_tun_system_packet_t *sp)
+{
+    uint64_t             hash;
+    ngx_msec_t          *spent;
+    ngx_msec_int_t       ahead;
+    ngx_tun_flow_key_t   key;
+
+    ngx_memzero(&key, sizeof(ngx_tun_flow_key_t));
+    ngx_memcpy(key.src, sp->pkt->src, ngx_min(sp->pkt->addr_len, 8));
+    key.addr_len = (uint16_t) sp->pkt->addr_len;
+
+    hash = ngx_tun_flow_hash(&sp->nat->keyed, &key, NGX_TUN_SYSTEM_DOMAIN);
+    spent = &tun->system->resets[hash % NGX_TUN_SYSTEM_SOURCES];
+
+    ahead = (ngx_msec_int_t) (*spent - ngx_current_msec);
+
+    if (ahead < 0 || ahead > NGX_TUN_SYSTEM_SECOND) {
+        ahead = 0;
+    }
+
+    if (ahead + NGX_TUN_SYSTEM_RESET > NGX_TUN_SYSTEM_SECOND) {
+        (void) ngx_atomic_fetch_add(&tun->stat->limited_resets, 1);
+        return 1;
+    }
+
+    *spent = ngx_current_msec + ahead + NGX_TUN_SYSTEM_RESET;
+
+    return 0;
 }
 
 
