@@ -9,6 +9,10 @@
 #include <sys/prctl.h>
 
 
+/* what a worker keeps of its heap is twice of this */
+#define NGX_STREAM_TUN_KEEP  (2 * 1024 * 1024)
+
+
 static void *ngx_stream_tun_create_main_conf(ngx_conf_t *cf);
 static void *ngx_stream_tun_create_srv_conf(ngx_conf_t *cf);
 static char *ngx_stream_tun_merge_srv_conf(ngx_conf_t *cf, void *parent,
@@ -17,6 +21,7 @@ static ngx_int_t ngx_stream_tun_postconfiguration(ngx_conf_t *cf);
 
 static ngx_int_t ngx_stream_tun_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_stream_tun_init_process(ngx_cycle_t *cycle);
+static void ngx_stream_tun_keep_memory(void);
 static void ngx_stream_tun_leave_with_master(void);
 static void ngx_stream_tun_exit_process(ngx_cycle_t *cycle);
 static ngx_stream_tun_main_conf_t *ngx_stream_tun_cycle_conf(
@@ -412,6 +417,7 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_stream_tun_leave_with_master();
+    ngx_stream_tun_keep_memory();
 
     ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
 
@@ -462,6 +468,24 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * Each flow takes and frees buffers, with which glibc would shrink the heap and
+ * let it grow again.  It keeps twice of what it has freed in one piece.
+ */
+
+static void
+ngx_stream_tun_keep_memory(void)
+{
+    void  *p;
+
+    p = ngx_alloc(NGX_STREAM_TUN_KEEP, ngx_cycle->log);
+
+    if (p != NULL) {
+        ngx_free(p);
+    }
 }
 
 
