@@ -45,14 +45,15 @@ typedef struct {
 
     ngx_tun_device_t             device;
     ngx_tun_device_t            *old;        /* until the cycle is in force */
-    ngx_tun_handoff_t           *handoff;    /* one for each queue */
-    ngx_tun_icmp_sockets_t      *icmp;       /* too, or NULL */
+    ngx_tun_handoff_t            handoff;
+    ngx_tun_icmp_sockets_t      *icmp;       /* one for each queue, or NULL */
     ngx_stream_tun_upstream_conf_t  *socket; /* options of these, or NULL */
     ngx_tun_stat_t              *stat;       /* one for each worker */
     ngx_tun_gauge_t             *gauges;     /* one for each process */
     ngx_tun_gauge_t             *gauge;      /* in a worker */
     ngx_tun_share_t             *share;      /* whose memory is state */
     ngx_tun_inherit_state_t     *state;
+    ngx_tun_owner_t              owner;      /* in a worker */
     ngx_atomic_uint_t            generation; /* of this cycle */
     ngx_stream_tun_binary_t      binary;
     ngx_stream_tun_old_t        *inherited;  /* until the cycle is in force */

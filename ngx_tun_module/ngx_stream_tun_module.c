@@ -24,6 +24,10 @@ static ngx_int_t ngx_stream_tun_init_process(ngx_cycle_t *cycle);
 static void ngx_stream_tun_keep_memory(void);
 static void ngx_stream_tun_leave_with_master(void);
 static void ngx_stream_tun_exit_process(ngx_cycle_t *cycle);
+static void ngx_stream_tun_end_sessions(ngx_cycle_t *cycle,
+    ngx_stream_tun_main_conf_t *tmcf);
+static ngx_uint_t ngx_stream_tun_is_session(ngx_connection_t *c,
+    ngx_stream_tun_main_conf_t *tmcf);
 static ngx_stream_tun_main_conf_t *ngx_stream_tun_cycle_conf(
     ngx_cycle_t *cycle);
 
@@ -437,6 +441,9 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
             return NGX_ERROR;
         }
 
+        ngx_tun_owner_open(&st->owner, ngx_tun_inherit_owners(st->state),
+                           st->handoff.n);
+
         if (ngx_stream_tun_system_start(st, cycle) != NGX_OK) {
             return NGX_ERROR;
         }
@@ -448,12 +455,11 @@ ngx_stream_tun_init_process(ngx_cycle_t *cycle)
         options.conf = &st->conf;
         options.device = &st->device;
         options.queue = ngx_worker;
-        options.handoff = &st->handoff[ngx_worker];
+        options.owner = &st->owner;
+        options.handoff = &st->handoff;
         options.stat = &st->stat[ngx_worker];
         options.gauge = st->gauge;
         options.state = st->state;
-        options.reader = &st->state->reader[st->binary.number & 1]
-                                           [ngx_worker];
         options.cycle = st->generation;
         options.waits = ngx_stream_tun_passed_on(st);
         options.icmp = (st->icmp != NULL) ? &st->icmp[ngx_worker] : NULL;
@@ -519,6 +525,10 @@ ngx_stream_tun_exit_process(ngx_cycle_t *cycle)
         return;
     }
 
+    if (ngx_exiting) {
+        ngx_stream_tun_end_sessions(cycle, tmcf);
+    }
+
     stp = tmcf->tuns.elts;
 
     for (i = 0; i < tmcf->tuns.nelts; i++) {
@@ -533,8 +543,55 @@ ngx_stream_tun_exit_process(ngx_cycle_t *cycle)
 
         if (stp[i]->gauge != NULL) {
             stp[i]->gauge->pid = 0;
+            ngx_tun_owner_close(&stp[i]->owner);
         }
     }
+}
+
+
+/* no time was left for them, which nginx would take for a leak */
+
+static void
+ngx_stream_tun_end_sessions(ngx_cycle_t *cycle,
+    ngx_stream_tun_main_conf_t *tmcf)
+{
+    ngx_uint_t         i;
+    ngx_connection_t  *c;
+
+    for (i = 0; i < cycle->connection_n; i++) {
+        c = &cycle->connections[i];
+
+        if (c->fd == (ngx_socket_t) -1
+            || c->listening == NULL
+            || !ngx_stream_tun_is_session(c, tmcf))
+        {
+            continue;
+        }
+
+        c->close = 1;
+        c->error = 1;
+
+        c->read->handler(c->read);
+    }
+}
+
+
+static ngx_uint_t
+ngx_stream_tun_is_session(ngx_connection_t *c,
+    ngx_stream_tun_main_conf_t *tmcf)
+{
+    ngx_uint_t                 i;
+    ngx_stream_tun_listen_t  **stl;
+
+    stl = tmcf->listens.elts;
+
+    for (i = 0; i < tmcf->listens.nelts; i++) {
+        if (c->listening == &stl[i]->ls[0] || c->listening == &stl[i]->ls[1]) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -778,6 +778,7 @@ ngx_stream_tun_system_start(ngx_stream_tun_t *st, ngx_cycle_t *cycle)
 
     ngx_tun_system_init(st->system, &st->conf, &st->stat[ngx_worker]);
     st->system->gauge = st->gauge;
+    st->system->owner = &st->owner;
 
     return NGX_OK;
 }

@@ -106,10 +106,9 @@ static ngx_int_t
 ngx_stream_tun_inherit_old(ngx_stream_tun_old_t *old, ngx_stream_tun_t *st,
     ngx_log_t *log)
 {
-    int                 fd;
-    ngx_int_t          *n;
-    ngx_uint_t          i, queues;
-    ngx_tun_handoff_t  *handoff;
+    int          fd;
+    ngx_int_t   *n;
+    ngx_uint_t   i;
 
     n = old->inherit.numbers;
 
@@ -126,20 +125,7 @@ ngx_stream_tun_inherit_old(ngx_stream_tun_old_t *old, ngx_stream_tun_t *st,
     old->st.stack = n[NGX_TUN_INHERIT_STACK];
     old->st.conf.stack = n[NGX_TUN_INHERIT_STACK_IN_FORCE];
 
-    queues = old->st.conf.device.queues;
-
-    handoff = ngx_palloc(st->cycle->pool, queues * sizeof(ngx_tun_handoff_t));
-    if (handoff == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (i = 0; i < queues; i++) {
-        handoff[i].read = (ngx_socket_t) -1;
-        handoff[i].write = (ngx_socket_t) n[NGX_TUN_INHERIT_N + queues + i];
-        handoff[i].previous = (ngx_socket_t) -1;
-    }
-
-    old->st.handoff = handoff;
+    ngx_tun_handoff_inherit(&old->st.handoff, &old->inherit);
 
     old->st.share = ngx_tun_share_attach(n[NGX_TUN_INHERIT_STATE], log);
 
@@ -150,9 +136,7 @@ ngx_stream_tun_inherit_old(ngx_stream_tun_old_t *old, ngx_stream_tun_t *st,
     old->st.share->refs++;
     old->st.state = (ngx_tun_inherit_state_t *) old->st.share->memory;
 
-    if (old->st.share->size < sizeof(ngx_tun_inherit_state_t)
-        || old->st.state->size != sizeof(ngx_tun_inherit_state_t))
-    {
+    if (!ngx_tun_inherit_valid(old->st.share)) {
         return NGX_ERROR;
     }
 
@@ -212,7 +196,7 @@ ngx_stream_tun_init_state(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
     }
 
     st->share = (old != NULL) ? old->share
-                : ngx_tun_share_create(sizeof(ngx_tun_inherit_state_t), log);
+                : ngx_tun_inherit_create(st->conf.max_flows, log);
 
     if (st->share == NULL) {
         return NGX_ERROR;
@@ -234,7 +218,6 @@ ngx_stream_tun_init_state(ngx_stream_tun_t *st, ngx_stream_tun_t *old,
         st->binary.parent = getppid();
     }
 
-    st->state->size = sizeof(ngx_tun_inherit_state_t);
     st->binary.number = ngx_atomic_fetch_add(&st->state->masters, 1) + 1;
 
     return NGX_OK;
@@ -313,6 +296,7 @@ ngx_stream_tun_take_over(ngx_stream_tun_t *st)
 
     st->state->master = st->binary.number;
     st->state->pid = ngx_pid;
+    st->state->queues = st->conf.device.queues;
 
     /* the workers of the previous cycle stop to read */
     st->generation = ngx_atomic_fetch_add(&st->state->generation, 1) + 1;
@@ -380,16 +364,12 @@ static void
 ngx_stream_tun_describe(ngx_stream_tun_t *st, ngx_tun_inherit_t *inherit)
 {
     ngx_int_t   *n;
-    ngx_uint_t   i, queues;
+    ngx_uint_t   i;
 
     ngx_tun_device_describe(&st->device, inherit);
+    ngx_tun_handoff_describe(&st->handoff, inherit);
 
     n = inherit->numbers;
-    queues = st->conf.device.queues;
-
-    for (i = 0; i < queues; i++) {
-        n[NGX_TUN_INHERIT_N + queues + i] = st->handoff[i].write;
-    }
 
     for (i = 0; i < 2; i++) {
         n[NGX_TUN_INHERIT_TABLE + i] = (st->tables[i] != NULL)

@@ -126,13 +126,11 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
     cln->handler = ngx_stream_tun_cleanup;
     cln->data = st;
 
-    st->handoff = ngx_tun_handoff_open(st->conf.device.queues,
-                                       (old != NULL) ? old->handoff : NULL,
-                                       (old != NULL) ? old->conf.device.queues
-                                                     : 0,
-                                       st->cycle->pool, log);
-
-    if (st->handoff == NULL
+    if (ngx_tun_handoff_open(&st->handoff,
+                             (old != NULL) ? &old->handoff : NULL,
+                             ngx_tun_inherit_owners(st->state),
+                             st->conf.device.queues, log)
+        != NGX_OK
         || ngx_stream_tun_system_open(st, old, log) != NGX_OK)
     {
         return NGX_ERROR;
@@ -355,9 +353,7 @@ ngx_stream_tun_cleanup(void *data)
 
     ngx_uint_t  restore;
 
-    if (st->handoff != NULL) {
-        ngx_tun_handoff_close(st->handoff, st->conf.device.queues);
-    }
+    ngx_tun_handoff_close(&st->handoff);
 
     if (st->icmp != NULL) {
         ngx_tun_icmp_sockets_close(st->icmp, st->conf.device.queues);

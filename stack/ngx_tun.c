@@ -49,11 +49,11 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
 
     tun->conf = options->conf;
     tun->device = options->device;
+    tun->owner = options->owner;
     tun->handoff = options->handoff;
     tun->stat = options->stat;
     tun->gauge = options->gauge;
     tun->state = options->state;
-    tun->reader = options->reader;
     tun->number = options->queue;
     tun->own_cycle = options->cycle;
     tun->system = options->system;
@@ -72,6 +72,8 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     if (ngx_tun_flow_table_init(&tun->flows, cycle->log) != NGX_OK) {
         goto failed;
     }
+
+    ngx_tun_flow_table_share(&tun->flows, tun->owner->shared->secret);
 
     if (ngx_tun_init_limits(tun) != NGX_OK
         || ngx_tun_icmp_open(tun, options) != NGX_OK)
@@ -102,12 +104,14 @@ ngx_tun_open(ngx_tun_options_t *options, ngx_cycle_t *cycle)
     if (ngx_tun_open_queue(tun, options->queue) != NGX_OK
         || ngx_tun_fragments_init(&tun->fragments, tun->log) != NGX_OK
         || ngx_tun_udp_init(tun) != NGX_OK
-        || ngx_tun_open_handoff(tun) != NGX_OK)
+        || ngx_tun_open_box(tun) != NGX_OK)
     {
         goto failed;
     }
 
-    if (options->waits || tun->successor == NULL) {
+    ngx_tun_owner_ready(tun->owner, tun->own_cycle);
+
+    if (options->waits) {
         ngx_tun_linger_handler(&tun->linger);
     }
 
@@ -265,7 +269,7 @@ ngx_tun_open_queue(ngx_tun_t *tun, ngx_uint_t queue)
         return NGX_OK;
     }
 
-    tun->state->owner[queue] = ngx_pid;
+    tun->state->reader[queue] = ngx_pid;
 
     return ngx_add_event(rev, NGX_READ_EVENT, NGX_CLEAR_EVENT);
 }
@@ -292,7 +296,10 @@ ngx_tun_close_connection(ngx_connection_t *c)
 void
 ngx_tun_close(ngx_tun_t *tun)
 {
-    ngx_tun_disown(tun);
+    (void) ngx_atomic_cmp_set(&tun->state->reader[tun->number],
+                              (ngx_atomic_uint_t) ngx_pid, 0);
+
+    ngx_tun_owner_ready(tun->owner, 0);
 
     if (tun->connection != NULL) {
         ngx_tun_reset_flows(tun);
@@ -318,8 +325,8 @@ ngx_tun_close(ngx_tun_t *tun)
         ngx_tun_close_connection(tun->connection);
     }
 
-    if (tun->successor != NULL) {
-        ngx_tun_close_connection(tun->successor);
+    if (tun->box != NULL) {
+        ngx_tun_close_connection(tun->box);
     }
 
     if (tun->lwip != NULL) {
@@ -378,12 +385,8 @@ ngx_tun_reset_flows(ngx_tun_t *tun)
 static void
 ngx_tun_read_handler(ngx_event_t *rev)
 {
-    size_t                 bytes;
-    ssize_t                n;
-    ngx_uint_t             packets;
-    ngx_tun_t             *tun;
-    ngx_connection_t      *c;
-    ngx_tun_queue_info_t   info;
+    ngx_tun_t         *tun;
+    ngx_connection_t  *c;
 
     c = rev->data;
     tun = c->data;
@@ -395,17 +398,30 @@ ngx_tun_read_handler(ngx_event_t *rev)
         c->close = 0;
         c->idle = 0;
 
-        /* whoever was before gets all new ones, or whoever comes after */
-
-        if (tun->retired || ngx_tun_handoff_alive(tun->handoff)) {
-            ngx_tun_udp_retire(tun);
-        }
+        ngx_tun_leave(tun);
     }
 
     if (tun->state->generation != tun->own_generation) {
         ngx_tun_retire(tun);
-        return;
+
+        if (tun->retired) {
+            return;
+        }
     }
+
+    if (ngx_tun_read(tun) == NGX_AGAIN) {
+        ngx_post_event(rev, &ngx_posted_next_events);
+    }
+}
+
+
+ngx_int_t
+ngx_tun_read(ngx_tun_t *tun)
+{
+    size_t                 bytes;
+    ssize_t                n;
+    ngx_uint_t             packets;
+    ngx_tun_queue_info_t   info;
 
     bytes = 0;
 
@@ -437,16 +453,14 @@ ngx_tun_read_handler(ngx_event_t *rev)
         }
     }
 
-    if (packets == NGX_TUN_READ_PACKETS || bytes >= NGX_TUN_READ_BYTES
-        || tun->buf == NULL)
-    {
-        ngx_post_event(rev, &ngx_posted_next_events);
-    }
-
     if (packets != 0) {
         ngx_tun_count_read(tun, packets, bytes);
         ngx_tun_post_flush(tun);
     }
+
+    return (packets == NGX_TUN_READ_PACKETS || bytes >= NGX_TUN_READ_BYTES
+            || tun->buf == NULL)
+           ? NGX_AGAIN : NGX_OK;
 }
 
 
@@ -521,6 +535,9 @@ ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
 
     p = buf->data + NGX_TUN_QUEUE_HEAD;
 
+    tun->packet = &pkt;
+    tun->info = info;
+
     if (ngx_tun_packet_parse(&pkt, p, p + len) != NGX_TUN_PACKET_OK
         || ngx_tun_packet_check_addresses(&pkt) != NGX_TUN_PACKET_OK)
     {
@@ -582,18 +599,6 @@ ngx_tun_input_packet(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
         return ngx_tun_tcp_input(tun, pkt, buf, info->trusted);
 
     case IPPROTO_UDP:
-
-        /* an upgrade is undone: the worker before is to serve it again */
-
-        if (ngx_exiting
-            && tun->connection->read->active
-            && ngx_tun_handoff_send(tun->handoff, pkt->start,
-                                    pkt->end - pkt->start, info->trusted)
-               == NGX_OK)
-        {
-            return NGX_OK;
-        }
-
         ngx_tun_udp_input(tun, pkt, info);
         return NGX_OK;
 

@@ -142,9 +142,12 @@ typedef struct {
 } ngx_tun_gauge_t;
 
 
-#define ngx_tun_gauge_add(owner, name, n)                                     \
-    (void) ngx_atomic_fetch_add(&(owner)->stat->name, n);                     \
-    (owner)->gauge->name += (n)
+/* of a flow, by what has stat, gauge and owner of its process */
+
+#define ngx_tun_gauge_add(process, name, n)                                   \
+    (void) ngx_atomic_fetch_add(&(process)->stat->name, n);                   \
+    (process)->gauge->name += (n);                                            \
+    ngx_tun_owner_count((process)->owner, n)
 
 
 /* what waits of fragments, of each source */
@@ -202,6 +205,7 @@ typedef struct {
     ngx_tun_conf_t         *conf;
     ngx_tun_stat_t         *stat;          /* of this worker */
     ngx_tun_gauge_t        *gauge;         /* of this process */
+    ngx_tun_owner_t        *owner;         /* too */
     ngx_tun_nat_t           nat[2];
     ngx_uint_t              flows;         /* of this worker */
     ngx_queue_t             connections;   /* as many */
@@ -218,11 +222,11 @@ typedef struct {
     ngx_tun_conf_t         *conf;
     ngx_tun_device_t       *device;
     ngx_uint_t              queue;
-    ngx_tun_handoff_t      *handoff;       /* of the queue */
     ngx_tun_stat_t         *stat;          /* of this worker */
     ngx_tun_gauge_t        *gauge;         /* of this process */
     ngx_tun_inherit_state_t *state;        /* of the device, shared */
-    ngx_tun_inherit_reader_t *reader;      /* in it, of the queue */
+    ngx_tun_owner_t        *owner;         /* this process in it */
+    ngx_tun_handoff_t      *handoff;       /* to the others, and from them */
     ngx_atomic_uint_t       cycle;         /* its generation at the start */
     ngx_uint_t              waits;         /* another binary has the queue */
     ngx_tun_system_t       *system;        /* NULL with another stack */

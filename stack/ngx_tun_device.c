@@ -572,6 +572,13 @@ ngx_tun_device_attach(ngx_tun_device_t *dev, ngx_tun_link_t *link,
         ngx_memzero(&ifr, sizeof(struct ifreq));
 
         if (ioctl(dev->fds[i], TUNGETIFF, &ifr) == 0) {
+
+            if (ifr.ifr_flags & IFF_DETACH_QUEUE) {
+                /* a binary with fewer of them has come and gone */
+                ifr.ifr_flags = IFF_ATTACH_QUEUE;
+                (void) ioctl(dev->fds[i], TUNSETQUEUE, &ifr);
+            }
+
             continue;
         }
 

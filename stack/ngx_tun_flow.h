@@ -49,6 +49,10 @@ typedef struct {
 /* NGX_OK, or NGX_ERROR without memory or random bytes. */
 ngx_int_t ngx_tun_flow_table_init(ngx_tun_flow_table_t *table, ngx_log_t *log);
 
+/* Hashes as all tables with that secret, while there is no flow. */
+#define ngx_tun_flow_table_share(table, from)                                 \
+    ngx_memcpy((table)->secret, from, sizeof((table)->secret))
+
 /* The flows themselves belong to the caller. */
 void ngx_tun_flow_table_done(ngx_tun_flow_table_t *table);
 

@@ -9,66 +9,89 @@
 
 #include <ngx_tun_handoff.h>
 
-#include <poll.h>
 
+/*
+ * Boxes that nobody has, for each worker: for itself, for the one of a new
+ * binary, for the one that comes if that one goes, and for a reload of it.
+ */
+#define NGX_TUN_HANDOFF_FREE    4
 
-/* on the way to a predecessor: some 64 packets of the largest size */
+/* on the way to a process: some 64 packets of the largest size */
 #define NGX_TUN_HANDOFF_BUFFER  (4 * 1024 * 1024)
 
 
-static ngx_int_t ngx_tun_handoff_pair(ngx_tun_handoff_t *handoff);
+static ngx_int_t ngx_tun_handoff_dup(ngx_tun_handoff_t *handoff,
+    ngx_tun_handoff_t *old);
+static ngx_int_t ngx_tun_handoff_pair(ngx_tun_handoff_pair_t *pair);
 
 
-ngx_tun_handoff_t *
-ngx_tun_handoff_open(ngx_uint_t n, ngx_tun_handoff_t *old, ngx_uint_t n_old,
-    ngx_pool_t *pool, ngx_log_t *log)
+ngx_int_t
+ngx_tun_handoff_open(ngx_tun_handoff_t *handoff, ngx_tun_handoff_t *old,
+    ngx_tun_owners_t *owners, ngx_uint_t n, ngx_log_t *log)
 {
-    ngx_uint_t          i;
-    ngx_tun_handoff_t  *handoff;
+    ngx_uint_t  free;
 
-    handoff = ngx_palloc(pool, n * sizeof(ngx_tun_handoff_t));
-    if (handoff == NULL) {
-        return NULL;
+    if (old != NULL && ngx_tun_handoff_dup(handoff, old) != NGX_OK) {
+        goto failed;
     }
 
-    for (i = 0; i < n; i++) {
-        handoff[i].read = (ngx_socket_t) -1;
-        handoff[i].write = (ngx_socket_t) -1;
-        handoff[i].previous = (ngx_socket_t) -1;
-    }
+    free = handoff->n - ngx_tun_owners_taken(owners, handoff->n);
 
-    for (i = 0; i < n; i++) {
+    while (free < NGX_TUN_HANDOFF_FREE * n && handoff->n < NGX_TUN_OWNER_BOXES)
+    {
 
-        if (ngx_tun_handoff_pair(&handoff[i]) != NGX_OK) {
+        if (ngx_tun_handoff_pair(&handoff->pairs[handoff->n]) != NGX_OK) {
             goto failed;
         }
 
-        if (i >= n_old) {
-            continue;
-        }
-
-        handoff[i].previous = fcntl(old[i].write, F_DUPFD_CLOEXEC, 0);
-
-        if (handoff[i].previous == (ngx_socket_t) -1) {
-            goto failed;
-        }
+        handoff->n++;
+        free++;
     }
 
-    return handoff;
+    return NGX_OK;
 
 failed:
 
     ngx_log_error(NGX_LOG_EMERG, log, ngx_socket_errno,
                   "socketpair() or fcntl(F_DUPFD_CLOEXEC) for tun failed");
 
-    ngx_tun_handoff_close(handoff, n);
+    ngx_tun_handoff_close(handoff);
 
-    return NULL;
+    return NGX_ERROR;
 }
 
 
 static ngx_int_t
-ngx_tun_handoff_pair(ngx_tun_handoff_t *handoff)
+ngx_tun_handoff_dup(ngx_tun_handoff_t *handoff, ngx_tun_handoff_t *old)
+{
+    ngx_uint_t               i;
+    ngx_tun_handoff_pair_t  *pair;
+
+    for (i = 0; i < old->n; i++) {
+        pair = &handoff->pairs[i];
+
+        pair->read = fcntl(old->pairs[i].read, F_DUPFD_CLOEXEC, 0);
+
+        if (pair->read == (ngx_socket_t) -1) {
+            return NGX_ERROR;
+        }
+
+        pair->write = fcntl(old->pairs[i].write, F_DUPFD_CLOEXEC, 0);
+
+        if (pair->write == (ngx_socket_t) -1) {
+            (void) ngx_close_socket(pair->read);
+            return NGX_ERROR;
+        }
+
+        handoff->n++;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_tun_handoff_pair(ngx_tun_handoff_pair_t *pair)
 {
     int           size;
     ngx_socket_t  s[2];
@@ -79,8 +102,8 @@ ngx_tun_handoff_pair(ngx_tun_handoff_t *handoff)
         return NGX_ERROR;
     }
 
-    handoff->read = s[0];
-    handoff->write = s[1];
+    pair->read = s[0];
+    pair->write = s[1];
 
     size = NGX_TUN_HANDOFF_BUFFER;
 
@@ -94,40 +117,32 @@ ngx_tun_handoff_pair(ngx_tun_handoff_t *handoff)
 
 
 void
-ngx_tun_handoff_close(ngx_tun_handoff_t *handoff, ngx_uint_t n)
+ngx_tun_handoff_close(ngx_tun_handoff_t *handoff)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < n; i++) {
-
-        if (handoff[i].read != (ngx_socket_t) -1) {
-            (void) ngx_close_socket(handoff[i].read);
-            (void) ngx_close_socket(handoff[i].write);
-        }
-
-        if (handoff[i].previous != (ngx_socket_t) -1) {
-            (void) ngx_close_socket(handoff[i].previous);
-        }
+    for (i = 0; i < handoff->n; i++) {
+        (void) ngx_close_socket(handoff->pairs[i].read);
+        (void) ngx_close_socket(handoff->pairs[i].write);
     }
+
+    handoff->n = 0;
 }
 
 
 ngx_int_t
-ngx_tun_handoff_send(ngx_tun_handoff_t *handoff, u_char *p, size_t len,
-    ngx_uint_t trusted)
+ngx_tun_handoff_send(ngx_tun_handoff_t *handoff, ngx_uint_t box, u_char *p,
+    size_t len, ngx_tun_handoff_info_t *info)
 {
-    u_char         flag;
     struct iovec   iov[2];
     struct msghdr  msg;
 
-    if (handoff->previous == (ngx_socket_t) -1) {
+    if (box >= handoff->n) {
         return NGX_DECLINED;
     }
 
-    flag = (u_char) trusted;
-
-    iov[0].iov_base = (void *) &flag;
-    iov[0].iov_len = 1;
+    iov[0].iov_base = (void *) info;
+    iov[0].iov_len = sizeof(ngx_tun_handoff_info_t);
     iov[1].iov_base = (void *) p;
     iov[1].iov_len = len;
 
@@ -136,76 +151,24 @@ ngx_tun_handoff_send(ngx_tun_handoff_t *handoff, u_char *p, size_t len,
     msg.msg_iov = iov;
     msg.msg_iovlen = 2;
 
-    if (sendmsg(handoff->previous, &msg, MSG_NOSIGNAL) != -1) {
-        return NGX_OK;
-    }
-
     /* a full queue is a lost packet, which is what TCP is made for */
 
-    if (ngx_socket_errno == NGX_EAGAIN) {
-        return NGX_OK;
-    }
-
-    (void) ngx_close_socket(handoff->previous);
-    handoff->previous = (ngx_socket_t) -1;
-
-    return NGX_DECLINED;
-}
-
-
-ngx_int_t
-ngx_tun_handoff_own(ngx_tun_handoff_t *handoff, ngx_uint_t own)
-{
-    if (handoff->previous != (ngx_socket_t) -1) {
-        (void) ngx_close_socket(handoff->previous);
-    }
-
-    handoff->previous = (ngx_socket_t) -1;
-
-    if (!own) {
-        return NGX_OK;
-    }
-
-    handoff->previous = fcntl(handoff->write, F_DUPFD_CLOEXEC, 0);
-
-    return (handoff->previous != (ngx_socket_t) -1) ? NGX_OK : NGX_ERROR;
-}
-
-
-ngx_uint_t
-ngx_tun_handoff_alive(ngx_tun_handoff_t *handoff)
-{
-    struct pollfd  pfd;
-
-    if (handoff->previous == (ngx_socket_t) -1) {
-        return 0;
-    }
-
-    pfd.fd = handoff->previous;
-    pfd.events = 0;
-
-    if (poll(&pfd, 1, 0) == 0) {
-        return 1;
-    }
-
-    (void) ngx_close_socket(handoff->previous);
-    handoff->previous = (ngx_socket_t) -1;
-
-    return 0;
+    return (sendmsg(handoff->pairs[box].write, &msg, MSG_NOSIGNAL) != -1
+            || ngx_socket_errno == NGX_EAGAIN)
+           ? NGX_OK : NGX_DECLINED;
 }
 
 
 ssize_t
-ngx_tun_handoff_recv(ngx_tun_handoff_t *handoff, u_char *p, size_t size,
-    ngx_uint_t *trusted)
+ngx_tun_handoff_recv(ngx_tun_handoff_t *handoff, ngx_uint_t box, u_char *p,
+    size_t size, ngx_tun_handoff_info_t *info)
 {
-    u_char         flag;
     ssize_t        n;
     struct iovec   iov[2];
     struct msghdr  msg;
 
-    iov[0].iov_base = (void *) &flag;
-    iov[0].iov_len = 1;
+    iov[0].iov_base = (void *) info;
+    iov[0].iov_len = sizeof(ngx_tun_handoff_info_t);
     iov[1].iov_base = (void *) p;
     iov[1].iov_len = size;
 
@@ -214,13 +177,13 @@ ngx_tun_handoff_recv(ngx_tun_handoff_t *handoff, u_char *p, size_t size,
     msg.msg_iov = iov;
     msg.msg_iovlen = 2;
 
-    n = recvmsg(handoff->read, &msg, 0);
+    n = recvmsg(handoff->pairs[box].read, &msg, 0);
 
     if (n == -1) {
         return (ngx_socket_errno == NGX_EAGAIN) ? NGX_AGAIN : NGX_ERROR;
     }
 
-    *trusted = flag;
+    n -= sizeof(ngx_tun_handoff_info_t);
 
-    return (n > 1) ? n - 1 : NGX_ERROR;
+    return (n > 0) ? n : NGX_ERROR;
 }

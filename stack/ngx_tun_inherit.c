@@ -19,9 +19,50 @@
 
 static ngx_uint_t ngx_tun_inherit_is_queue(ngx_tun_inherit_t *inherit,
     ngx_socket_t fd);
-static ngx_uint_t ngx_tun_inherit_is_handoff(ngx_socket_t fd);
+static ngx_uint_t ngx_tun_inherit_is_box(ngx_socket_t fd);
 static ngx_uint_t ngx_tun_inherit_is_fd(ngx_uint_t i);
 static ngx_uint_t ngx_tun_inherit_n(ngx_tun_inherit_t *inherit);
+
+
+ngx_tun_share_t *
+ngx_tun_inherit_create(ngx_uint_t flows, ngx_log_t *log)
+{
+    ngx_tun_share_t          *share;
+    ngx_tun_inherit_state_t  *state;
+
+    share = ngx_tun_share_create(NGX_TUN_INHERIT_OWNERS
+                                 + ngx_tun_owners_size(flows), log);
+    if (share == NULL) {
+        return NULL;
+    }
+
+    state = (ngx_tun_inherit_state_t *) share->memory;
+    state->size = sizeof(ngx_tun_inherit_state_t);
+
+    if (ngx_tun_owners_init(ngx_tun_inherit_owners(state), flows, log)
+        != NGX_OK)
+    {
+        share->refs = 1;
+        ngx_tun_share_release(share);
+        return NULL;
+    }
+
+    return share;
+}
+
+
+ngx_uint_t
+ngx_tun_inherit_valid(ngx_tun_share_t *share)
+{
+    ngx_tun_inherit_state_t  *state;
+
+    state = (ngx_tun_inherit_state_t *) share->memory;
+
+    return share->size > NGX_TUN_INHERIT_OWNERS + sizeof(ngx_tun_owners_t)
+           && state->size == sizeof(ngx_tun_inherit_state_t)
+           && ngx_tun_owners_valid(ngx_tun_inherit_owners(state),
+                                   share->size - NGX_TUN_INHERIT_OWNERS);
+}
 
 
 ngx_int_t
@@ -77,6 +118,8 @@ ngx_tun_inherit_parse(u_char **p, ngx_tun_inherit_t *inherit)
             && inherit->numbers[NGX_TUN_INHERIT_QUEUE_N] > 0
             && inherit->numbers[NGX_TUN_INHERIT_QUEUE_N]
                <= NGX_TUN_INHERIT_QUEUES
+            && inherit->numbers[NGX_TUN_INHERIT_BOX_N] >= 0
+            && inherit->numbers[NGX_TUN_INHERIT_BOX_N] <= NGX_TUN_OWNER_BOXES
             && i == ngx_tun_inherit_n(inherit))
            ? NGX_OK : NGX_ERROR;
 }
@@ -117,7 +160,7 @@ ngx_tun_inherit_check(ngx_tun_inherit_t *inherit)
                 return "is no queue of the device";
             }
 
-        } else if (!ngx_tun_inherit_is_handoff(fd)) {
+        } else if (!ngx_tun_inherit_is_box(fd)) {
             return "is no socket of a worker";
         }
     }
@@ -174,7 +217,7 @@ ngx_tun_inherit_is_queue(ngx_tun_inherit_t *inherit, ngx_socket_t fd)
 
 
 static ngx_uint_t
-ngx_tun_inherit_is_handoff(ngx_socket_t fd)
+ngx_tun_inherit_is_box(ngx_socket_t fd)
 {
     int        domain, type;
     socklen_t  len;
@@ -204,7 +247,8 @@ ngx_tun_inherit_is_fd(ngx_uint_t i)
 static ngx_uint_t
 ngx_tun_inherit_n(ngx_tun_inherit_t *inherit)
 {
-    return NGX_TUN_INHERIT_N + 2 * inherit->numbers[NGX_TUN_INHERIT_QUEUE_N];
+    return NGX_TUN_INHERIT_N + inherit->numbers[NGX_TUN_INHERIT_QUEUE_N]
+           + 2 * inherit->numbers[NGX_TUN_INHERIT_BOX_N];
 }
 
 
@@ -269,6 +313,44 @@ ngx_tun_inherit_close(ngx_tun_inherit_t *inherit)
             (void) close(fd);
             inherit->numbers[i] = -1;
         }
+    }
+}
+
+
+void
+ngx_tun_handoff_describe(ngx_tun_handoff_t *handoff,
+    ngx_tun_inherit_t *inherit)
+{
+    ngx_int_t   *n;
+    ngx_uint_t   i;
+
+    inherit->numbers[NGX_TUN_INHERIT_BOX_N] = handoff->n;
+
+    n = inherit->numbers + NGX_TUN_INHERIT_N
+        + inherit->numbers[NGX_TUN_INHERIT_QUEUE_N];
+
+    for (i = 0; i < handoff->n; i++) {
+        *n++ = handoff->pairs[i].read;
+        *n++ = handoff->pairs[i].write;
+    }
+}
+
+
+void
+ngx_tun_handoff_inherit(ngx_tun_handoff_t *handoff,
+    ngx_tun_inherit_t *inherit)
+{
+    ngx_int_t   *n;
+    ngx_uint_t   i;
+
+    handoff->n = inherit->numbers[NGX_TUN_INHERIT_BOX_N];
+
+    n = inherit->numbers + NGX_TUN_INHERIT_N
+        + inherit->numbers[NGX_TUN_INHERIT_QUEUE_N];
+
+    for (i = 0; i < handoff->n; i++) {
+        handoff->pairs[i].read = (ngx_socket_t) *n++;
+        handoff->pairs[i].write = (ngx_socket_t) *n++;
     }
 }
 

@@ -49,8 +49,8 @@
  *   ngx_tun_queue_forward()
  *   ngx_tun_system_accept()    the kernel's connection, as if it were ours
  *
- * A segment that belongs to a worker of an earlier cycle goes to it by
- * ngx_tun_handoff_send(), and enters there as one from the kernel.
+ * A packet of a flow that another worker has goes to that one by
+ * ngx_tun_hand_over(), and enters there as one from the kernel.
  *
  * lwIP never calls into a session: what it did is seen after the call.
  *
@@ -144,17 +144,19 @@ struct ngx_tun_s {
     ngx_tun_queue_t             queue;
     ngx_connection_t           *connection;  /* of the queue */
 
-    ngx_tun_handoff_t          *handoff;
-    ngx_connection_t           *successor;   /* it hands packets over */
     ngx_tun_inherit_state_t    *state;
-    ngx_tun_inherit_reader_t   *reader;
+    ngx_tun_owner_t            *owner;       /* this process as an owner */
+    ngx_tun_handoff_t          *handoff;
+    ngx_connection_t           *box;         /* where others hand over */
     ngx_uint_t                  number;      /* of the queue */
-    ngx_atomic_uint_t           own_cycle;
+    ngx_atomic_uint_t           own_cycle;   /* its generation */
+    ngx_atomic_uint_t           own_generation; /* it reads the queue in */
     ngx_uint_t                  orphaned;    /* the queue is, so many checks */
+    ngx_tun_packet_t           *packet;      /* in hand */
+    ngx_tun_queue_info_t       *info;        /* of it */
     unsigned                    lost:1;      /* the interface */
     unsigned                    retired:1;
-    unsigned                    borrowed:1;  /* the hand-off has a reader */
-    ngx_atomic_uint_t           own_generation;
+    unsigned                    handed:1;    /* the packet came over */
     ngx_socket_t                sockets[2];  /* what c->fd is a dup of */
 
     ngx_tun_lwip_t             *lwip;
@@ -211,16 +213,30 @@ ngx_int_t ngx_tun_get_buf(ngx_tun_t *tun);
 ngx_int_t ngx_tun_input(ngx_tun_t *tun, ngx_tun_lwip_buf_t *buf, size_t len,
     ngx_tun_queue_info_t *info);
 
+/* Reads the packets of a turn: NGX_OK, or NGX_AGAIN when there may be more. */
+ngx_int_t ngx_tun_read(ngx_tun_t *tun);
+
+/* ngx_tun_handover.c */
+
+/* Listens to the box. */
+ngx_int_t ngx_tun_open_box(ngx_tun_t *tun);
+
+/*
+ * The packet in hand is of a flow that this process does not have.  NGX_OK: it
+ * went to the one that has it, or, if it opens the flow and this process is
+ * about to leave, to one that stays.  NGX_DECLINED: it is to be treated here.
+ */
+ngx_int_t ngx_tun_hand_over(ngx_tun_t *tun, uint64_t hash, ngx_uint_t opens);
+
 /* ngx_tun_successor.c */
 
-/* Listens to who comes after this process, if it is the one to do so. */
-ngx_int_t ngx_tun_open_handoff(ngx_tun_t *tun);
-
-/* Another process has the queue now, or may have it. */
+/* The generation has changed: leaves the queue to others, or not yet. */
 void ngx_tun_retire(ngx_tun_t *tun);
-void ngx_tun_disown(ngx_tun_t *tun);
 
-/* Looks after those before and after this process, now and then. */
+/* The process exits: it opens no flows, and others do not look for it. */
+void ngx_tun_leave(ngx_tun_t *tun);
+
+/* Looks after the queue of a process that does not read it, now and then. */
 void ngx_tun_linger_handler(ngx_event_t *ev);
 
 /* Counts and logs that a limit was met. */
@@ -277,6 +293,8 @@ ngx_int_t ngx_tun_udp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 /* Ends flows that are done, and writes what is held back. */
 void ngx_tun_udp_flush(ngx_tun_t *tun);
 
+/* ngx_tun_udp_expire.c */
+
 /* Lets the sessions end: another worker has the queue now. */
 void ngx_tun_udp_retire(ngx_tun_t *tun);
 
@@ -295,6 +313,9 @@ void ngx_tun_system_close(ngx_tun_t *tun);
 
 /* Takes a flow from the dirty queue: sends what is due, or frees it. */
 void ngx_tun_tcp_flush(ngx_queue_t *q);
+
+/* Another process may have the addresses of what is in TIME-WAIT. */
+void ngx_tun_tcp_retire(ngx_tun_t *tun);
 
 /* Resets a flow, as its client might have done it. */
 void ngx_tun_tcp_abort(ngx_tun_flow_t *flow);

@@ -11,6 +11,9 @@
 #include <ngx_tun_stack.h>
 #include <ngx_tun_icmp.h>
 
+#include <net/if.h>
+#include <linux/if_tun.h>
+
 
 #define NGX_TUN_LINGER         200          /* ms */
 
@@ -18,74 +21,33 @@
 #define NGX_TUN_ORPHANED       2
 #define NGX_TUN_UNCLAIMED      25
 
+/* more turns are not in what waits in a queue */
+#define NGX_TUN_REST           100
 
+
+static void ngx_tun_abandon_queue(ngx_tun_t *tun);
+static void ngx_tun_linger(ngx_tun_t *tun, ngx_uint_t cancelable);
 static void ngx_tun_resume(ngx_tun_t *tun);
-static ngx_uint_t ngx_tun_process_alive(ngx_atomic_uint_t pid);
-static void ngx_tun_handoff_handler(ngx_event_t *rev);
 
-
-ngx_int_t
-ngx_tun_open_handoff(ngx_tun_t *tun)
-{
-    ngx_connection_t  *c;
-
-    if (tun->reader->cycle == tun->own_cycle
-        && ngx_tun_process_alive(tun->reader->pid))
-    {
-        /* an upgrade was undone: the worker before has flows, and the socket */
-
-        if (!tun->borrowed) {
-            tun->borrowed = 1;
-            return ngx_tun_handoff_own(tun->handoff, 1);
-        }
-
-        return NGX_OK;
-    }
-
-    if (tun->borrowed) {
-        tun->borrowed = 0;
-        (void) ngx_tun_handoff_own(tun->handoff, 0);
-    }
-
-    tun->reader->cycle = tun->own_cycle;
-    tun->reader->pid = ngx_pid;
-
-    c = ngx_get_connection(tun->handoff->read, tun->log);
-    if (c == NULL) {
-        return NGX_ERROR;
-    }
-
-    tun->successor = c;
-
-    c->data = tun;
-    c->log = tun->log;
-    c->read->log = tun->log;
-    c->write->log = tun->log;
-    c->read->handler = ngx_tun_handoff_handler;
-    c->read->channel = 1;
-
-    return ngx_add_event(c->read, NGX_READ_EVENT, NGX_CLEAR_EVENT);
-}
-
-
-void
-ngx_tun_disown(ngx_tun_t *tun)
-{
-    ngx_atomic_uint_t  pid;
-
-    pid = ngx_pid;
-
-    (void) ngx_atomic_cmp_set(&tun->state->owner[tun->number], pid, 0);
-    (void) ngx_atomic_cmp_set(&tun->reader->pid, pid, 0);
-}
-
-
-/* the queue belongs to a worker of a later cycle now */
 
 void
 ngx_tun_retire(ngx_tun_t *tun)
 {
     ngx_event_t  *rev;
+
+    if (tun->retired) {
+        return;
+    }
+
+    /* nobody else reads a queue that the latest generation does not have */
+
+    if (tun->number >= tun->state->queues
+        && ngx_tun_owner_next(tun->owner, tun->own_cycle)
+           == NGX_TUN_OWNER_NONE)
+    {
+        ngx_tun_linger(tun, 0);
+        return;
+    }
 
     rev = tun->connection->read;
 
@@ -93,47 +55,114 @@ ngx_tun_retire(ngx_tun_t *tun)
         ngx_del_event(rev, NGX_READ_EVENT, 0);
     }
 
-    if (!tun->retired) {
-        tun->retired = 1;
-        ngx_tun_icmp_retire(tun);
-        ngx_tun_linger_handler(&tun->linger);
+    tun->retired = 1;
+
+    ngx_tun_icmp_retire(tun);
+    ngx_tun_udp_retire(tun);
+    ngx_tun_tcp_retire(tun);
+
+    if (tun->number >= tun->state->queues) {
+        ngx_tun_abandon_queue(tun);
+    }
+
+    ngx_tun_linger(tun, 1);
+}
+
+
+/* the kernel puts nothing into it any more, what is in it is not lost */
+
+static void
+ngx_tun_abandon_queue(ngx_tun_t *tun)
+{
+    ngx_uint_t    i;
+    struct ifreq  ifr;
+
+    ngx_memzero(&ifr, sizeof(struct ifreq));
+
+    ifr.ifr_flags = IFF_DETACH_QUEUE;
+
+    for (i = 0; i < NGX_TUN_REST; i++) {
+        if (ngx_tun_read(tun) == NGX_OK) {
+            break;
+        }
+    }
+
+    if (ioctl(tun->queue.fd, TUNSETQUEUE, &ifr) == -1) {
+        ngx_log_error(NGX_LOG_ERR, tun->log, ngx_errno,
+                      "tun \"%V\": ioctl(TUNSETQUEUE) of queue %ui failed",
+                      &tun->conf->device.name, tun->number);
+    }
+}
+
+
+void
+ngx_tun_leave(ngx_tun_t *tun)
+{
+    ngx_tun_owner_ready(tun->owner, 0);
+
+    /* whoever stays gets all new flows */
+
+    if (tun->retired
+        || ngx_tun_owner_next(tun->owner, tun->own_cycle)
+           != NGX_TUN_OWNER_NONE)
+    {
         ngx_tun_udp_retire(tun);
     }
+
+    ngx_tun_linger_handler(&tun->linger);
+}
+
+
+static void
+ngx_tun_linger(ngx_tun_t *tun, ngx_uint_t cancelable)
+{
+    tun->linger.cancelable = cancelable;
+
+    ngx_add_timer(&tun->linger, NGX_TUN_LINGER);
 }
 
 
 void
 ngx_tun_linger_handler(ngx_event_t *ev)
 {
-    ngx_uint_t         again;
     ngx_tun_t         *tun;
     ngx_connection_t  *c;
 
     c = ev->data;
     tun = c->data;
 
-    again = 0;
-    ev->cancelable = 1;
-
-    if (tun->successor == NULL) {
-        (void) ngx_tun_open_handoff(tun);
-        again = (tun->successor == NULL);
+    if (tun->lost) {
+        return;
     }
 
-    if (!c->read->active && !ngx_exiting && !tun->lost) {
+    if (!c->read->active) {
+
+        if (ngx_exiting) {
+            return;
+        }
+
         ngx_tun_resume(tun);
-        again |= !c->read->active;
+
+        if (!c->read->active) {
+            ngx_tun_linger(tun, 1);
+        }
+
+        return;
     }
 
-    /* without this worker its predecessor would not get what it waits for */
-
-    if (!c->read->active && ngx_tun_handoff_alive(tun->handoff)) {
-        ev->cancelable = 0;
-        again = 1;
+    if (tun->state->generation != tun->own_generation) {
+        ngx_tun_retire(tun);
+        return;
     }
 
-    if (again) {
-        ngx_add_timer(ev, NGX_TUN_LINGER);
+    /* without this process nobody would read for those that stay */
+
+    if (ngx_exiting
+        && ngx_tun_owner_others(tun->owner)
+        && ngx_tun_owner_next(tun->owner, tun->own_cycle)
+           == NGX_TUN_OWNER_NONE)
+    {
+        ngx_tun_linger(tun, 0);
     }
 }
 
@@ -144,11 +173,15 @@ static void
 ngx_tun_resume(ngx_tun_t *tun)
 {
     ngx_uint_t          wait;
-    ngx_atomic_t       *owner;
+    ngx_atomic_t       *reader;
     ngx_atomic_uint_t   pid;
 
-    owner = &tun->state->owner[tun->number];
-    pid = *owner;
+    if (tun->number >= tun->state->queues) {
+        return;
+    }
+
+    reader = &tun->state->reader[tun->number];
+    pid = *reader;
     wait = NGX_TUN_ORPHANED;
 
     if (pid == (ngx_atomic_uint_t) ngx_pid) {
@@ -161,7 +194,7 @@ ngx_tun_resume(ngx_tun_t *tun)
     }
 
     if (++tun->orphaned < wait
-        || !ngx_atomic_cmp_set(owner, pid, (ngx_atomic_uint_t) ngx_pid))
+        || !ngx_atomic_cmp_set(reader, pid, (ngx_atomic_uint_t) ngx_pid))
     {
         return;
     }
@@ -178,72 +211,6 @@ ngx_tun_resume(ngx_tun_t *tun)
     if (ngx_add_event(tun->connection->read, NGX_READ_EVENT, NGX_CLEAR_EVENT)
         != NGX_OK)
     {
-        *owner = 0;
+        *reader = 0;
     }
-}
-
-
-static ngx_uint_t
-ngx_tun_process_alive(ngx_atomic_uint_t pid)
-{
-    if (pid == 0) {
-        return 0;
-    }
-
-    return kill((ngx_pid_t) pid, 0) == 0 || ngx_errno == NGX_EPERM;
-}
-
-
-static void
-ngx_tun_handoff_handler(ngx_event_t *rev)
-{
-    ssize_t                n;
-    ngx_uint_t             packets;
-    ngx_tun_t             *tun;
-    ngx_connection_t      *c;
-    ngx_tun_queue_info_t   info;
-
-    c = rev->data;
-    tun = c->data;
-
-    ngx_tun_retire(tun);
-
-    for (packets = 0; packets < NGX_TUN_READ_PACKETS; packets++) {
-
-        if (ngx_tun_get_buf(tun) != NGX_OK) {
-            break;
-        }
-
-        n = ngx_tun_handoff_recv(tun->handoff,
-                                 tun->buf->data + NGX_TUN_QUEUE_HEAD, 65535,
-                                 &info.trusted);
-        info.datagram = 0;
-
-        if (n == NGX_AGAIN) {
-            break;
-        }
-
-        if (n == NGX_ERROR) {
-
-            /* nobody hands over any more */
-            ngx_del_event(rev, NGX_READ_EVENT, 0);
-            return;
-        }
-
-        /* datagrams come back from a binary that leaves before this one */
-
-        if (!ngx_exiting) {
-            tun->udp.leaving = 0;
-        }
-
-        if (ngx_tun_input(tun, tun->buf, n, &info) == NGX_DONE) {
-            tun->buf = NULL;
-        }
-    }
-
-    if (packets == NGX_TUN_READ_PACKETS) {
-        ngx_post_event(rev, &ngx_posted_next_events);
-    }
-
-    ngx_tun_post_flush(tun);
 }

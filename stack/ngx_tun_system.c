@@ -106,7 +106,8 @@ ngx_tun_system_close(ngx_tun_t *tun)
 
     if (tun->system == NULL
         || tun->state->generation != tun->own_generation
-        || ngx_tun_handoff_alive(tun->handoff)
+        || ngx_tun_owner_next(tun->owner, tun->own_cycle)
+           != NGX_TUN_OWNER_NONE
         || tun->buf == NULL)
     {
         return;

@@ -27,6 +27,8 @@
 
 
 static ngx_uint_t ngx_tun_tcp_is_ours(ngx_tun_t *tun, ngx_tun_flow_key_t *key);
+static void ngx_tun_tcp_input_unknown(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash);
 static void ngx_tun_tcp_dropped(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_input_syn(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash);
@@ -40,6 +42,7 @@ static void ngx_tun_tcp_segment(ngx_tun_lwip_segment_t *seg,
 static void ngx_tun_tcp_update(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_established(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_finish(ngx_tun_tcp_t *tcp);
+static void ngx_tun_tcp_disown(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_remove(ngx_tun_tcp_t *tcp);
 static void ngx_tun_tcp_free(ngx_tun_tcp_t *tcp);
 
@@ -90,25 +93,8 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 
     if (tcp == NULL) {
 
-        /* an exiting worker reads if it has no successor, but it had others */
-
-        if (ngx_tun_tcp_is_syn(&th)
-            && (!ngx_exiting
-                || ngx_tun_handoff_send(tun->handoff, pkt->start,
-                                        pkt->end - pkt->start, trusted)
-                   != NGX_OK))
-        {
-            ngx_tun_tcp_input_syn(tun, pkt, &th, &key, hash);
-
-        } else if (ngx_tun_tcp_is_ours(tun, &key)) {
-            ngx_tun_returned(tun, &key);
-
-        } else if (ngx_tun_handoff_send(tun->handoff, pkt->start,
-                                        pkt->end - pkt->start, trusted)
-                   != NGX_OK)
-        {
-            (void) ngx_atomic_fetch_add(&tun->stat->unknown, 1);
-            ngx_tun_tcp_refuse(tun, pkt, &th);
+        if (ngx_tun_hand_over(tun, hash, ngx_tun_tcp_is_syn(&th)) != NGX_OK) {
+            ngx_tun_tcp_input_unknown(tun, pkt, &th, &key, hash);
         }
 
         return NGX_OK;
@@ -134,6 +120,28 @@ ngx_tun_tcp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 }
 
 
+static void
+ngx_tun_tcp_input_unknown(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
+    ngx_tun_packet_tcp_t *th, ngx_tun_flow_key_t *key, uint64_t hash)
+{
+    if (!ngx_tun_tcp_is_syn(th)) {
+
+        if (ngx_tun_tcp_is_ours(tun, key)) {
+            ngx_tun_returned(tun, key);
+            return;
+        }
+
+        (void) ngx_atomic_fetch_add(&tun->stat->unknown, 1);
+        ngx_tun_tcp_refuse(tun, pkt, th);
+
+    } else if (!ngx_exiting || !tun->handed) {
+        ngx_tun_tcp_input_syn(tun, pkt, th, key, hash);
+    }
+
+    /* else the sender did not see yet that we leave, the next SYN finds it */
+}
+
+
 /* a segment that we have sent must not be answered by a reset of its flow */
 
 static ngx_uint_t
@@ -145,7 +153,8 @@ ngx_tun_tcp_is_ours(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
     ngx_tun_flow_reverse(key, &sent);
     hash = ngx_tun_flow_hash(&tun->flows, &sent, 0);
 
-    return ngx_tun_flow_lookup(&tun->flows, &sent, hash) != NULL;
+    return ngx_tun_flow_lookup(&tun->flows, &sent, hash) != NULL
+           || ngx_tun_owner_find(tun->owner, hash) != NGX_TUN_OWNER_NONE;
 }
 
 
@@ -292,13 +301,12 @@ ngx_tun_tcp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt)
 
     tcp = (ngx_tun_tcp_t *) ngx_tun_flow_lookup(&tun->flows, &key, hash);
 
-    if (tcp == NULL
-        || ngx_tun_lwip_shrink(&tcp->lwip, big.seq, (uint16_t) big.mss) != 0)
-    {
-        return NGX_DECLINED;
+    if (tcp == NULL) {
+        return ngx_tun_hand_over(tun, hash, 0);
     }
 
-    return NGX_OK;
+    return (ngx_tun_lwip_shrink(&tcp->lwip, big.seq, (uint16_t) big.mss) == 0)
+           ? NGX_OK : NGX_DECLINED;
 }
 
 
@@ -318,6 +326,7 @@ ngx_tun_tcp_create(ngx_tun_t *tun, ngx_tun_flow_key_t *key, uint64_t hash)
     tcp->flow.hash = hash;
 
     ngx_tun_flow_insert(&tun->flows, &tcp->flow);
+    ngx_tun_owner_insert(tun->owner, hash);
     tcp->inserted = 1;
 
     ngx_tun_gauge_add(tun, active, 1);
@@ -634,8 +643,35 @@ ngx_tun_tcp_flush(ngx_queue_t *q)
         ngx_tun_lwip_flush(&tcp->lwip);
         tcp->unflushed = 0;
 
+        if (tcp->tun->retired) {
+            ngx_tun_tcp_disown(tcp);
+        }
+
     } else if (tcp->connection == NULL) {
         ngx_tun_tcp_free(tcp);
+    }
+}
+
+
+static void
+ngx_tun_tcp_disown(ngx_tun_tcp_t *tcp)
+{
+    if (tcp->lwip.time_wait) {
+        ngx_tun_owner_delete(tcp->tun->owner, tcp->flow.hash);
+    }
+}
+
+
+void
+ngx_tun_tcp_retire(ngx_tun_t *tun)
+{
+    ngx_uint_t       i;
+    ngx_tun_flow_t  *flow;
+
+    for (i = 0; i < tun->flows.nbuckets; i++) {
+        for (flow = tun->flows.buckets[i]; flow != NULL; flow = flow->next) {
+            ngx_tun_tcp_disown((ngx_tun_tcp_t *) flow);
+        }
     }
 }
 
@@ -674,6 +710,7 @@ ngx_tun_tcp_remove(ngx_tun_tcp_t *tcp)
     if (tcp->inserted) {
         tcp->inserted = 0;
         ngx_tun_flow_delete(&tcp->tun->flows, &tcp->flow);
+        ngx_tun_owner_delete(tcp->tun->owner, tcp->flow.hash);
 
         ngx_tun_gauge_add(tcp->tun, active, -1);
     }

@@ -13,59 +13,27 @@
 #include <ngx_tun_icmp.h>
 #include <ngx_tun_udp.h>
 
-#include <malloc.h>
-
-
-/* a flow that was used since does not give way */
-#define NGX_TUN_UDP_IDLE       100       /* ms */
-
-/* how long a port is not used again while an answer may come to it */
-#define NGX_TUN_UDP_HOLD       10000     /* ms */
-#define NGX_TUN_UDP_HOLD_MIN   5000      /* when there is no room */
-
-#define NGX_TUN_UDP_TICK       1000      /* ms */
-#define NGX_TUN_UDP_TRIM       1000      /* flows */
-#define NGX_TUN_UDP_LEAVE      5000      /* ms */
 
 /* with fewer free ones a flow gives way */
 #define NGX_TUN_UDP_CONNECTIONS  32
 
 
-/* a socket of an upstream that has not answered all */
-
-typedef struct {
-    ngx_tun_claim_t           claim;
-    ngx_queue_t               queue;
-    ngx_socket_t              fd;
-    ngx_msec_t                since;
-} ngx_tun_udp_held_t;
-
-
-static void ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
+static ngx_int_t ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
     u_char *data, size_t len);
 static ngx_tun_udp_t *ngx_tun_udp_lookup(ngx_tun_t *tun,
     ngx_tun_flow_key_t *key);
-static void ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
+static ngx_int_t ngx_tun_udp_hand_over(ngx_tun_t *tun,
+    ngx_tun_flow_key_t *key, ngx_uint_t opens);
+static ngx_int_t ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, u_char *data, size_t len);
-static void ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
+static ngx_int_t ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *target, u_char *data,
     size_t len);
 static ngx_int_t ngx_tun_udp_claim(ngx_tun_t *tun, ngx_tun_claim_t *claim,
     ngx_tun_flow_key_t *key);
-static ngx_int_t ngx_tun_udp_make_room(ngx_tun_t *tun,
-    ngx_tun_claim_t *oldest);
 static void ngx_tun_udp_deliver(ngx_tun_udp_t *udp, ngx_tun_flow_key_t *target,
     u_char *data, size_t len);
 static void ngx_tun_udp_wait(ngx_tun_udp_t *udp, u_char *data, size_t len);
-static void ngx_tun_udp_end(ngx_tun_udp_t *udp);
-static void ngx_tun_udp_release(ngx_tun_t *tun, ngx_tun_udp_held_t *held);
-static ngx_uint_t ngx_tun_udp_over(ngx_tun_udp_t *udp);
-static void ngx_tun_udp_trim(ngx_tun_t *tun);
-static void ngx_tun_udp_tick_handler(ngx_event_t *ev);
-
-
-#define ngx_tun_udp_from_claim(c)                                             \
-    ((ngx_tun_udp_t *) ((u_char *) (c) - offsetof(ngx_tun_udp_t, claim)))
 
 
 ngx_int_t
@@ -89,23 +57,24 @@ ngx_tun_udp_init(ngx_tun_t *tun)
         return NGX_ERROR;
     }
 
-    return ngx_tun_flow_table_init(&tun->udp.flows, tun->log);
+    if (ngx_tun_flow_table_init(&tun->udp.flows, tun->log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_tun_flow_table_share(&tun->udp.flows, tun->owner->shared->secret);
+
+    return NGX_OK;
 }
 
 
 void
 ngx_tun_udp_done(ngx_tun_t *tun)
 {
-    ngx_queue_t  *q;
-
     if (tun->udp.flows.buckets == NULL) {
         return;
     }
 
-    while (!ngx_queue_empty(&tun->udp.held)) {
-        q = ngx_queue_head(&tun->udp.held);
-        ngx_tun_udp_release(tun, ngx_queue_data(q, ngx_tun_udp_held_t, queue));
-    }
+    ngx_tun_udp_release_held(tun, 0);
 
     if (tun->udp.tick.timer_set) {
         ngx_del_timer(&tun->udp.tick);
@@ -151,7 +120,9 @@ ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     do {
         size = ngx_min(size, len);
 
-        ngx_tun_udp_datagram(tun, &key, p, size);
+        if (ngx_tun_udp_datagram(tun, &key, p, size) == NGX_DONE) {
+            return;
+        }
 
         p += size;
         len -= size;
@@ -160,7 +131,9 @@ ngx_tun_udp_input(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
 }
 
 
-static void
+/* NGX_OK, or NGX_DONE: all of the packet went to another worker */
+
+static ngx_int_t
 ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
     size_t len)
 {
@@ -172,18 +145,28 @@ ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
     udp = ngx_tun_udp_lookup(tun, key);
 
     if (udp != NULL) {
+
+        /* the proxy module ends a session that is used in an exiting worker */
+
+        if (ngx_exiting
+            && tun->udp.leaving
+            && ngx_tun_udp_hand_over(tun, key, 1) == NGX_OK)
+        {
+            return NGX_DONE;
+        }
+
         ngx_tun_udp_deliver(udp, key, data, len);
-        return;
+        return NGX_OK;
     }
 
     if (ngx_tun_own_address(tun, key)) {
         (void) ngx_atomic_fetch_add(&tun->stat->invalid, 1);
-        return;
+        return NGX_OK;
     }
 
     if (ngx_tun_udp_is_answer(tun, key)) {
         ngx_tun_returned(tun, key);
-        return;
+        return NGX_OK;
     }
 
     listen = ngx_tun_find_listen(tun, key, SOCK_DGRAM);
@@ -191,20 +174,26 @@ ngx_tun_udp_datagram(ngx_tun_t *tun, ngx_tun_flow_key_t *key, u_char *data,
     if (listen == NULL) {
         (void) ngx_atomic_fetch_add(&tun->stat->refused, 1);
         ngx_tun_icmp_error(tun, NGX_TUN_ICMP_PORT_UNREACHABLE, key, len);
-        return;
+        return NGX_OK;
     }
 
     if (ngx_tun_looped(tun, key)) {
         ngx_tun_icmp_looped(tun, key, len);
-        return;
+        return NGX_OK;
     }
 
-    if (listen->relay) {
-        ngx_tun_udp_relay(tun, listen, key, data, len);
+    return listen->relay
+           ? ngx_tun_udp_relay(tun, listen, key, data, len)
+           : ngx_tun_udp_open(tun, listen, key, key, data, len);
+}
 
-    } else {
-        ngx_tun_udp_open(tun, listen, key, key, data, len);
-    }
+
+static ngx_int_t
+ngx_tun_udp_hand_over(ngx_tun_t *tun, ngx_tun_flow_key_t *key,
+    ngx_uint_t opens)
+{
+    return ngx_tun_hand_over(tun, ngx_tun_flow_hash(&tun->udp.flows, key, 0),
+                             opens);
 }
 
 
@@ -229,7 +218,7 @@ ngx_tun_udp_lookup(ngx_tun_t *tun, ngx_tun_flow_key_t *key)
 
 /* one flow for all destinations of a source: RFC 4787, 4.1 */
 
-static void
+static ngx_int_t
 ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, u_char *data, size_t len)
 {
@@ -241,12 +230,13 @@ ngx_tun_udp_relay(ngx_tun_t *tun, ngx_tun_listen_t *listen,
 
     udp = ngx_tun_udp_lookup(tun, &source);
 
-    if (udp != NULL) {
-        ngx_tun_udp_deliver(udp, key, data, len);
-
-    } else {
-        ngx_tun_udp_open(tun, listen, &source, key, data, len);
+    if (udp == NULL) {
+        return ngx_tun_udp_open(tun, listen, &source, key, data, len);
     }
+
+    ngx_tun_udp_deliver(udp, key, data, len);
+
+    return NGX_OK;
 }
 
 
@@ -258,7 +248,7 @@ ngx_tun_udp_source_key(ngx_tun_flow_key_t *key)
 }
 
 
-static void
+static ngx_int_t
 ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_flow_key_t *key, ngx_tun_flow_key_t *target, u_char *data,
     size_t len)
@@ -267,18 +257,22 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     ngx_tun_claim_t    claim;
     ngx_connection_t  *c;
 
+    if (ngx_tun_udp_hand_over(tun, key, 1) == NGX_OK) {
+        return NGX_DONE;
+    }
+
     ngx_memzero(&claim, sizeof(ngx_tun_claim_t));
 
     if (ngx_tun_udp_claim(tun, &claim, key) != NGX_OK) {
         ngx_tun_limited(tun, NGX_TUN_LIMIT_UDP_FLOWS);
-        return;
+        return NGX_OK;
     }
 
     udp = ngx_tun_udp_create(tun, listen->ls[key->addr_len == 16], target,
                              data, len);
     if (udp == NULL) {
         ngx_tun_limit_release(&tun->limits, &claim);
-        return;
+        return NGX_OK;
     }
 
     ngx_tun_limit_move(&udp->claim, &claim);
@@ -289,6 +283,7 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     udp->flow.hash = ngx_tun_flow_hash(&tun->udp.flows, key, 0);
 
     ngx_tun_flow_insert(&tun->udp.flows, &udp->flow);
+    ngx_tun_owner_insert(tun->owner, udp->flow.hash);
     udp->inserted = 1;
 
     udp->requests = 1;
@@ -296,6 +291,12 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
 
     tun->udp.sessions++;
     tun->udp.opened++;
+
+    /* handed over by one that leaves to this one, which did */
+
+    if (!ngx_exiting) {
+        tun->udp.leaving = 0;
+    }
 
     if (!tun->udp.tick.timer_set) {
         ngx_add_timer(&tun->udp.tick, NGX_TUN_UDP_TICK);
@@ -307,6 +308,8 @@ ngx_tun_udp_open(ngx_tun_t *tun, ngx_tun_listen_t *listen,
     c = udp->connection;
 
     c->listening->handler(c);
+
+    return NGX_OK;
 }
 
 
@@ -336,45 +339,6 @@ ngx_tun_udp_claim(ngx_tun_t *tun, ngx_tun_claim_t *claim,
 }
 
 
-static ngx_int_t
-ngx_tun_udp_make_room(ngx_tun_t *tun, ngx_tun_claim_t *oldest)
-{
-    ngx_uint_t           n;
-    ngx_tun_udp_t       *udp;
-    ngx_tun_udp_held_t  *held;
-
-    if (oldest->held) {
-        held = (ngx_tun_udp_held_t *) oldest;
-
-        if (ngx_current_msec - held->since < NGX_TUN_UDP_HOLD_MIN) {
-            return NGX_DECLINED;
-        }
-
-        ngx_tun_udp_release(tun, held);
-
-        return NGX_OK;
-    }
-
-    udp = ngx_tun_udp_from_claim(oldest);
-
-    if (ngx_current_msec - udp->used < NGX_TUN_UDP_IDLE) {
-        return NGX_DECLINED;
-    }
-
-    n = tun->limits.udp_flows;
-
-    ngx_tun_udp_end(udp);
-
-    if (tun->limits.udp_flows == n) {
-        return NGX_DECLINED;
-    }
-
-    (void) ngx_atomic_fetch_add(&tun->stat->udp_evicted, 1);
-
-    return NGX_OK;
-}
-
-
 ngx_int_t
 ngx_tun_udp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     ngx_tun_packet_too_big_t *big)
@@ -393,12 +357,17 @@ ngx_tun_udp_input_too_big(ngx_tun_t *tun, ngx_tun_packet_t *pkt,
     udp = ngx_tun_udp_lookup(tun, &key);
 
     if (udp == NULL) {
+
+        if (ngx_tun_udp_hand_over(tun, &key, 0) == NGX_OK) {
+            return NGX_OK;
+        }
+
         ngx_tun_udp_source_key(&key);
         udp = ngx_tun_udp_lookup(tun, &key);
     }
 
     if (udp == NULL) {
-        return NGX_DECLINED;
+        return ngx_tun_udp_hand_over(tun, &key, 0);
     }
 
     udp->narrow = 1;
@@ -496,22 +465,6 @@ ngx_tun_udp_used(ngx_tun_udp_t *udp)
 }
 
 
-/* as nginx ends a session whose worker has no more time for it */
-
-static void
-ngx_tun_udp_end(ngx_tun_udp_t *udp)
-{
-    ngx_event_t  *rev;
-
-    rev = udp->connection->read;
-
-    udp->connection->close = 1;
-    rev->timedout = 1;
-
-    rev->handler(rev);
-}
-
-
 void
 ngx_tun_udp_end_later(ngx_tun_udp_t *udp)
 {
@@ -555,6 +508,7 @@ ngx_tun_udp_detach(ngx_tun_udp_t *udp)
         udp->inserted = 0;
         ngx_tun_udp_gone(udp);
         ngx_tun_flow_delete(&udp->tun->udp.flows, &udp->flow);
+        ngx_tun_owner_delete(udp->tun->owner, udp->flow.hash);
     }
 }
 
@@ -610,168 +564,4 @@ ngx_tun_dropped(ngx_connection_t *c)
     udp = ngx_tun_connection_flow(c);
 
     (void) ngx_atomic_fetch_add(&udp->tun->stat->udp_dropped, 1);
-}
-
-
-void
-ngx_tun_hold(ngx_connection_t *c, ngx_socket_t fd)
-{
-    ngx_tun_t           *tun;
-    ngx_tun_udp_t       *udp;
-    ngx_tun_udp_held_t  *held;
-
-    udp = ngx_tun_connection_flow(c);
-    tun = udp->tun;
-
-    if (!ngx_tun_udp_outstanding(udp) || !udp->claim.udp) {
-        return;
-    }
-
-    held = ngx_calloc(sizeof(ngx_tun_udp_held_t), tun->log);
-    if (held == NULL) {
-        return;
-    }
-
-    held->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-
-    if (held->fd == (ngx_socket_t) -1) {
-        ngx_free(held);
-        return;
-    }
-
-    /* it takes the place of the flow, which is about to end */
-
-    ngx_tun_limit_move(&held->claim, &udp->claim);
-
-    held->claim.held = 1;
-    held->since = ngx_current_msec;
-
-    ngx_queue_insert_tail(&tun->udp.held, &held->queue);
-    tun->udp.held_n++;
-}
-
-
-/* what is answered ends, the rest has some time for its answers */
-
-void
-ngx_tun_udp_retire(ngx_tun_t *tun)
-{
-    tun->udp.retired = ngx_current_msec;
-    tun->udp.leaving = 1;
-
-    /* a session without a timer of its own ends before its worker */
-    tun->udp.tick.cancelable = (tun->udp.sessions == 0);
-
-    if (!tun->udp.tick.timer_set) {
-        ngx_add_timer(&tun->udp.tick, 1);
-    }
-}
-
-
-static void
-ngx_tun_udp_release(ngx_tun_t *tun, ngx_tun_udp_held_t *held)
-{
-    ngx_queue_remove(&held->queue);
-    tun->udp.held_n--;
-
-    ngx_tun_limit_release(&tun->limits, &held->claim);
-
-    (void) ngx_close_socket(held->fd);
-
-    ngx_free(held);
-}
-
-
-static ngx_uint_t
-ngx_tun_udp_over(ngx_tun_udp_t *udp)
-{
-    ngx_tun_t  *tun;
-
-    tun = udp->tun;
-
-    if (tun->udp.leaving
-        && (!ngx_tun_udp_outstanding(udp)
-            || ngx_current_msec - tun->udp.retired >= NGX_TUN_UDP_LEAVE))
-    {
-        return 1;
-    }
-
-    return ngx_current_msec - udp->used >= tun->conf->udp_timeout;
-}
-
-
-/* after a crowd its pools lie in pieces over all of the heap */
-
-static void
-ngx_tun_udp_trim(ngx_tun_t *tun)
-{
-    if (tun->udp.opened < NGX_TUN_UDP_TRIM) {
-        return;
-    }
-
-    tun->udp.opened = 0;
-
-#ifdef __GLIBC__
-    (void) malloc_trim(0);
-#endif
-}
-
-
-static void
-ngx_tun_udp_tick_handler(ngx_event_t *ev)
-{
-    ngx_tun_t           *tun;
-    ngx_queue_t         *q, *next;
-    ngx_tun_udp_t       *udp;
-    ngx_connection_t    *c;
-    ngx_tun_claim_t     *claim;
-    ngx_tun_udp_held_t  *held;
-
-    c = ev->data;
-    tun = c->data;
-
-    while (!ngx_queue_empty(&tun->udp.held)) {
-        q = ngx_queue_head(&tun->udp.held);
-        held = ngx_queue_data(q, ngx_tun_udp_held_t, queue);
-
-        if (ngx_current_msec - held->since < NGX_TUN_UDP_HOLD) {
-            break;
-        }
-
-        ngx_tun_udp_release(tun, held);
-    }
-
-    for (q = ngx_queue_head(&tun->limits.udp);
-         q != ngx_queue_sentinel(&tun->limits.udp);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        claim = ngx_queue_data(q, ngx_tun_claim_t, all);
-
-        if (claim->held) {
-            continue;
-        }
-
-        udp = ngx_tun_udp_from_claim(claim);
-
-        if (!ngx_tun_udp_over(udp)) {
-
-            if (tun->udp.leaving) {
-                continue;
-            }
-
-            break;
-        }
-
-        ngx_tun_udp_end(udp);
-    }
-
-    ev->cancelable = !tun->udp.leaving || tun->udp.sessions == 0;
-
-    if (tun->udp.sessions != 0 || tun->udp.held_n != 0) {
-        ngx_add_timer(ev, NGX_TUN_UDP_TICK);
-        return;
-    }
-
-    ngx_tun_udp_trim(tun);
 }

@@ -100,6 +100,22 @@ void ngx_tun_udp_detach(ngx_tun_udp_t *udp);
 /* Leaves the source, the key of a relay. */
 void ngx_tun_udp_source_key(ngx_tun_flow_key_t *key);
 
+/* ngx_tun_udp_expire.c */
+
+#define NGX_TUN_UDP_TICK  1000       /* ms */
+
+/* Ends flows, and releases sockets, that have had their time. */
+void ngx_tun_udp_tick_handler(ngx_event_t *ev);
+
+/* Ends the oldest for a new one.  NGX_OK, or NGX_DECLINED: it is in use. */
+ngx_int_t ngx_tun_udp_make_room(ngx_tun_t *tun, ngx_tun_claim_t *oldest);
+
+/* Ends the session, as nginx does when its worker has no more time for it. */
+void ngx_tun_udp_end(ngx_tun_udp_t *udp);
+
+/* Closes the sockets that were held for so many milliseconds, or more. */
+void ngx_tun_udp_release_held(ngx_tun_t *tun, ngx_msec_t age);
+
 /* ngx_tun_udp_answer.c */
 
 /*

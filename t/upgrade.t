@@ -164,11 +164,10 @@ sub connects {
 sub jobs {
 	unlink "$dir/end";
 
-	my @others = @_ ? () : (\&datagrams, \&connects, \&names);
-
 	return map { my $f = $_;
 		(map { $t->start('client', \&talk, $f->{server}, $_) } 1 .. 5),
-		map { $t->start('client', $_, $f->{server}) } @others
+		map { $t->start('client', $_, $f->{server}) }
+			\&datagrams, \&connects, \&names
 	} @Test::Tun::FAMILIES;
 }
 
@@ -272,9 +271,7 @@ for my $case ([ 'lwip' ], [ 'system' ], [ 'lwip', 1 ], [ 'system', 1 ]) {
 	my $old = $t->pid();
 	$t->write_conf(conf($stack, 2, 'new'));
 
-	# while workers of both old generations drain, new flows may be refused
-
-	my @jobs = jobs($winch ? 'flows' : ());
+	my @jobs = jobs();
 	sleep(0.3);
 
 	ok(my $new = upgrade($old), "a new binary starts, $name");
@@ -306,13 +303,14 @@ for my $case ([ 'lwip' ], [ 'system' ], [ 'lwip', 1 ], [ 'system', 1 ]) {
 
 for my $case (
 	[ 'garbage', qr/NGX_TUN is not of a binary/ ],
-	[ '2 tun0:1', qr/NGX_TUN is not of a binary/ ],
-	[ '1 tun0:999999', qr/NGX_TUN is not of a binary/ ],
-	[ '1 :1', qr/NGX_TUN is not of a binary/ ],
-	[ '1 tun0:1,0,-1,-1,0,0,0,1500,500,1,2', qr/is no shared memory/ ],
-	[ '1 tun0:1,-1,-1,-1,0,0,0,1500,500,0,2', qr/is no queue of the/ ],
-	[ '1 tun0:1,-1,-1,-1,0,0,0,1500,500,77,2', qr/is no queue of the/ ],
-	[ '1 tun0:1,0,0,-1,0,0,0,1500,500,1,2', qr/no shared|named twice/ ])
+	[ '1 tun0:1', qr/NGX_TUN is not of a binary/ ],
+	[ '2 tun0:999999', qr/NGX_TUN is not of a binary/ ],
+	[ '2 :1', qr/NGX_TUN is not of a binary/ ],
+	[ '2 tun0:1,1,-1,-1,-1,0,0,0,1500,500,1', qr/NGX_TUN is not of/ ],
+	[ '2 tun0:1,0,0,-1,-1,0,0,0,1500,500,1', qr/is no shared memory/ ],
+	[ '2 tun0:1,1,-1,-1,-1,0,0,0,1500,500,0,1,2', qr/is no queue of/ ],
+	[ '2 tun0:1,0,-1,-1,-1,0,0,0,1500,500,77', qr/is no queue of the/ ],
+	[ '2 tun0:1,0,0,0,-1,0,0,0,1500,500,1', qr/no shared|named twice/ ])
 {
 	my ($value, $re) = @$case;
 
