@@ -172,7 +172,12 @@ my @second = grep { $_->{at} > $seconds / 2 + 1.5 } @rows;
 shift @second if @second > 3;
 
 grows('master_rss', 2048, @first);
-grows('master_fds', 4, @first);
+
+# and two for each worker that there was at the same time
+
+my ($most) = sort { $b <=> $a } map { $_->{workers} } @rows;
+grows('master_fds', 4 + 2 * $most, @first);
+
 grows('rss', 6144, @second);
 grows('fds', 40, @second);
 
