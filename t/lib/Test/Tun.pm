@@ -552,11 +552,11 @@ sub workers {
 	return split ' ', slurp("/proc/$pid/task/$pid/children");
 }
 
-# resident memory of the first worker, in KB
+# resident memory of a process or of the first worker, in KB
 
 sub rss {
-	my ($self) = @_;
-	my ($pid) = $self->workers();
+	my ($self, $pid) = @_;
+	($pid) = $self->workers() unless $pid;
 	return slurp("/proc/$pid/status") =~ /VmRSS:\s+(\d+)/ ? $1 : undef;
 }
 
