@@ -2,8 +2,9 @@
 
 # (C) the nginx-tun authors
 
-# Tests for two workers: flows are spread over them, each has one, and with
-# little time for each of them two do almost twice as much as one.
+# Tests for two workers: flows are spread over them, each flow has one, and
+# where the time of a worker is what there is too little of, two do twice as
+# much.
 
 use warnings;
 use strict;
@@ -12,14 +13,16 @@ use JSON::PP;
 use List::Util qw/ min sum /;
 use Test::More;
 use Test::Tun;
+use Test::Tun::Cgroup;
 use Test::Tun::Unit qw/ build /;
 use Time::HiRes qw/ sleep time /;
 
 use constant FLOWS => 240;
-use constant QUOTA => 0.3;         # of a processor, for each worker
-use constant WINDOW => 300;        # connections at once, of each family
-use constant SECONDS => 1;
+
+use constant SHARE => 0.3;       # of a processor, for each worker
 use constant ROUNDS => 3;
+use constant SECONDS => 0.8;
+use constant WINDOW => 300;      # connections at once, to each address
 
 delete $ENV{TUN_STACK};
 
@@ -88,7 +91,26 @@ for my $stack (qw/ lwip system /) {
 	ok($t->stop(), "ends, $stack");
 }
 
-$t->done();
+my $cgroups = eval { Test::Tun::Cgroup->new() };
+
+SKIP: {
+	skip($@ =~ s/\n//r, 1) unless $cgroups;
+
+	$cgroups->add('load');
+	$cgroups->add("worker$_", SHARE) for 0, 1;
+	$cgroups->enter('load', $t->program('server', "$t->{dir}/workers",
+		'serve', 9001));
+
+	speedup($_) for qw/ lwip system /;
+
+	$t->stop();
+}
+
+$t->finish();
+
+is(join(' ', $cgroups ? $cgroups->remove() : ()), '', 'no cgroup left');
+
+done_testing();
 
 ###############################################################################
 
@@ -137,7 +159,8 @@ sub spread {
 		"one session each, $name");
 	is(join(' ', sort keys %pid), join(' ', sort $t->workers()),
 		"both workers, $name");
-	cmp_ok(min(values %pid), '>=', 0.3 * FLOWS, "sessions, $name")
+	cmp_ok(min(map { $pid{$_} // 0 } $t->workers()), '>=', 0.3 * FLOWS,
+		"sessions, $name")
 		or diag(explain(\%pid));
 
 	my $after = status();
@@ -235,3 +258,74 @@ sub tcp_server {
 	Test::Tun::wait_for(5, sub { $t->in('server', sub {
 		Test::Tun::connect_to('::1', $port) ? 1 : 0 }) });
 }
+
+# new connections a second of both families, by one worker and by two
+
+sub speedup {
+	my ($stack) = @_;
+	my (%rate, %used, @wrong);
+
+	for my $round (1 .. ROUNDS) {
+		for my $n (1, 2) {
+			my ($lines, @used) = connections($stack, $n);
+
+			push @{ $used{"worker $_ of $n"} }, $used[$_]
+				for 0 .. $n - 1;
+
+			for (@$lines) {
+				my ($host, $rate, $bad) = split;
+				push @{ $rate{$host}{$n} }, $rate;
+				push @wrong, $_ if $bad;
+			}
+		}
+	}
+
+	is(join("\n", @wrong), '', "each was answered, $stack");
+
+	# or else something other than the workers is measured
+
+	cmp_ok(median($used{$_}), '>=', SHARE * 0.85,
+		"$_ used its time, $stack") for sort keys %used;
+
+	for my $family (@Test::Tun::FAMILIES) {
+		my ($one, $two) = map { median($_) }
+			@{ $rate{$family->{server}} }{1, 2};
+
+		cmp_ok($two, '>=', $one * 1.6,
+			"twice the workers, $stack, $family->{name}");
+		note(sprintf('%s, %s: %.0f / %.0f = %.2f', $stack,
+			$family->{name}, $two, $one, $two / ($one || 1)));
+	}
+}
+
+# a line for each address, and the share of a processor each worker has used
+
+sub connections {
+	my ($stack, $n) = @_;
+
+	$t->stop();
+	start($stack, $n);
+
+	my @pids = $t->workers();
+	$cgroups->enter("worker$_", $pids[$_]) for 0 .. $#pids;
+
+	my ($out, @used) = $t->in('client', sub {
+		$cgroups->enter('load', $$);
+
+		my @cpu = map { cpu($_) } @pids;
+		my $start = time();
+		my (undef, $out) = $t->run_cmd(30, "$t->{dir}/workers", 'rate',
+			9001, SECONDS, WINDOW,
+			map { $_->{server} } @Test::Tun::FAMILIES);
+		my $time = time() - $start;
+
+		return ($out, map { (cpu($pids[$_]) - $cpu[$_]) / $time }
+			0 .. $#pids);
+	});
+
+	return ([ split /\n/, $out ], @used);
+}
+
+sub cpu { (split ' ', Test::Tun::slurp("/proc/$_[0]/schedstat"))[0] / 1e9 }
+
+sub median { (sort { $a <=> $b } @{ $_[0] })[$#{ $_[0] } / 2] }
