@@ -20,7 +20,8 @@ use Time::HiRes qw/ sleep time /;
 use constant FLOWS => 240;
 
 use constant SHARE => 0.3;       # of a processor, for each worker
-use constant ROUNDS => 3;
+use constant ROUNDS => 3;        # more when the machine is busy with others
+use constant MOST => 9;
 use constant SECONDS => 0.8;
 use constant WINDOW => 300;      # connections at once, to each address
 
@@ -265,7 +266,9 @@ sub speedup {
 	my ($stack) = @_;
 	my (%rate, %used, @wrong);
 
-	for my $round (1 .. ROUNDS) {
+	for my $round (1 .. MOST) {
+		last if $round > ROUNDS && enough(\%rate);
+
 		for my $n (1, 2) {
 			my ($lines, @used) = connections($stack, $n);
 
@@ -287,15 +290,22 @@ sub speedup {
 	cmp_ok(median($used{$_}), '>=', SHARE * 0.85,
 		"$_ used its time, $stack") for sort keys %used;
 
-	for my $family (@Test::Tun::FAMILIES) {
-		my ($one, $two) = map { median($_) }
-			@{ $rate{$family->{server}} }{1, 2};
+	my $ok = ok(enough(\%rate), "twice the workers, $stack");
 
-		cmp_ok($two, '>=', $one * 1.6,
-			"twice the workers, $stack, $family->{name}");
-		note(sprintf('%s, %s: %.0f / %.0f = %.2f', $stack,
-			$family->{name}, $two, $one, $two / ($one || 1)));
+	for my $host (sort keys %rate) {
+		my ($one, $two) = map { median($rate{$host}{$_}) } 1, 2;
+		my $text = sprintf('%s, %s: %.0f / %.0f = %.2f', $stack, $host,
+			$two, $one, $two / ($one || 1));
+		$ok ? note($text) : diag($text);
 	}
+}
+
+sub enough {
+	my ($rate) = @_;
+
+	return keys %$rate == @Test::Tun::FAMILIES && !grep {
+		median($_->{2}) < 1.6 * median($_->{1})
+	} values %$rate;
 }
 
 # a line for each address, and the share of a processor each worker has used
