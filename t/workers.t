@@ -87,6 +87,7 @@ for my $stack (qw/ lwip system /) {
 
 		spread("TCP, $name", $family, \&tcp);
 		spread("UDP, $name", $family, \&udp);
+		fragments($name, $family);
 	}
 
 	ok($t->stop(), "ends, $stack");
@@ -139,30 +140,17 @@ sub spread {
 	is($opened, FLOWS, "opened, $name");
 	is($bad, 0, "each got its own bytes, $name");
 
-	my @lines;
-	Test::Tun::wait_for(15, sub {
-		@lines = $t->access_log('flows.log');
-		return @lines >= FLOWS;
-	});
-
 	# a flow with two owners would have two sessions
 
-	my (%flow, %pid);
+	my ($flow, $pid) = sessions(FLOWS);
 
-	for (@lines) {
-		my (undef, $addr, $port, $pid) = split;
-		push @{ $flow{"$addr $port"} }, $pid;
-		$pid{$pid}++;
-	}
-
-	is(scalar keys %flow, FLOWS, "flows that had sessions, $name");
-	is(join(' ', grep { @{ $flow{$_} } > 1 } sort keys %flow), '',
+	is(scalar keys %$flow, FLOWS, "flows that had sessions, $name");
+	is(scalar grep({ @$_ > 1 } values %$flow), 0,
 		"one session each, $name");
-	is(join(' ', sort keys %pid), join(' ', sort $t->workers()),
+	is(join(' ', sort keys %$pid), join(' ', sort $t->workers()),
 		"both workers, $name");
-	cmp_ok(min(map { $pid{$_} // 0 } $t->workers()), '>=', 0.3 * FLOWS,
-		"sessions, $name")
-		or diag(explain(\%pid));
+	cmp_ok(min(map { $pid->{$_} // 0 } $t->workers()), '>=', 0.3 * FLOWS,
+		"sessions, $name") or diag(explain($pid));
 
 	my $after = status();
 
@@ -176,6 +164,48 @@ sub spread {
 		is(sum(@n), FLOWS, "all of them, $name")
 			if $counter eq $flows;
 	}
+}
+
+# the kernel knows no ports of fragments, and gives all of a client to one queue
+
+sub fragments {
+	my ($name, $family) = @_;
+
+	for my $large (2, 1) {
+		my $turns = "large in turn $large, $name";
+
+		Test::Tun::spew("$t->{dir}/logs/flows.log", '');
+
+		is(join(' ', $t->in('client', \&udp, $family->{server},
+			$large)), FLOWS . ' 0', $turns);
+
+		my ($flow) = sessions(FLOWS);
+
+		is(scalar grep({ @$_ > 1 } values %$flow), 0,
+			"one session each, $turns");
+	}
+}
+
+# what sessions say: pids by flow, and how many each has had
+
+sub sessions {
+	my ($n) = @_;
+
+	my @lines;
+	Test::Tun::wait_for(15, sub {
+		@lines = $t->access_log('flows.log');
+		return @lines >= $n;
+	});
+
+	my (%flow, %pid);
+
+	for (@lines) {
+		my (undef, $addr, $port, $pid) = split;
+		push @{ $flow{"$addr $port"} }, $pid;
+		$pid{$pid}++;
+	}
+
+	return (\%flow, \%pid);
 }
 
 # all at once, in turns
@@ -209,7 +239,9 @@ sub tcp {
 }
 
 sub udp {
-	my ($host) = @_;
+	my ($host, $large) = @_;
+
+	$large //= 0;
 
 	my @s = map { Test::Tun::udp_to($host, 9000) } 1 .. FLOWS;
 	my $opened = grep { $_ } @s;
@@ -217,7 +249,8 @@ sub udp {
 
 	for my $turn (1 .. 3) {
 		for my $i (0 .. $#s) {
-			my $data = "turn $turn of $i at $host " x 10;
+			my $data = "turn $turn of $i at $host "
+				x ($turn == $large ? 200 : 10);
 
 			send($s[$i], $data, 0);
 			$bad{$i} = 1 if (Test::Tun::udp_recv($s[$i]) // '')
