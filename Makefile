@@ -155,6 +155,7 @@ check: build				## style and unit tests, quickly
 soak: build				## ten minutes of all at once, watched
 	@misc/packages test
 	@SOAK_SECONDS=$(or $(SOAK_SECONDS),600) perl -I t/lib t/soak.t
+	@TUN_RELOADS=60 perl -I t/lib t/reload_load.t
 
 bench: build				## speed, against nginx behind nft REDIRECT
 	@misc/packages bench

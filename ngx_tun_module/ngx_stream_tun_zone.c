@@ -241,10 +241,17 @@ ngx_stream_tun_claim_gauge(ngx_stream_tun_t *st)
 
         (void) ngx_atomic_fetch_add(&stat->active, -gauge->active);
         (void) ngx_atomic_fetch_add(&stat->udp_active, -gauge->udp_active);
+        (void) ngx_atomic_fetch_add(&stat->pending, -gauge->pending);
+        (void) ngx_atomic_fetch_add(&stat->half_open, -gauge->half_open);
+        (void) ngx_atomic_fetch_add(&stat->reassembling,
+                                    -gauge->reassembling);
 
         gauge->worker = ngx_worker;
         gauge->active = 0;
         gauge->udp_active = 0;
+        gauge->pending = 0;
+        gauge->half_open = 0;
+        gauge->reassembling = 0;
 
         if (st->gauge == NULL) {
             st->gauge = gauge;

@@ -139,6 +139,9 @@ typedef struct {
     ngx_uint_t              worker;        /* whose gauges */
     ngx_int_t               active;
     ngx_int_t               udp_active;
+    ngx_uint_t              pending;
+    ngx_uint_t              half_open;
+    ngx_uint_t              reassembling;
 } ngx_tun_gauge_t;
 
 

@@ -11,7 +11,8 @@
 #include <ngx_tun_stack.h>
 
 
-static void ngx_tun_count_gauges(ngx_tun_t *tun, ngx_tun_gauges_t *gauges);
+static void ngx_tun_count_gauges(ngx_tun_t *tun, ngx_uint_t pending,
+    ngx_uint_t half_open, ngx_uint_t reassembling);
 static void ngx_tun_count_gauge(ngx_atomic_t *value, ngx_uint_t *shown,
     ngx_uint_t now);
 
@@ -40,7 +41,6 @@ ngx_tun_count(ngx_tun_t *tun)
 {
     uint32_t           n;
     ngx_tun_queue_t   *queue;
-    ngx_tun_gauges_t   gauges;
 
     ngx_tun_count_fragments(tun);
 
@@ -65,11 +65,8 @@ ngx_tun_count(ngx_tun_t *tun)
         (void) ngx_atomic_fetch_add(&tun->stat->retransmits, n);
     }
 
-    gauges.pending = tun->limits.pending;
-    gauges.half_open = tun->limits.half_open;
-    gauges.reassembling = tun->fragments.datagrams;
-
-    ngx_tun_count_gauges(tun, &gauges);
+    ngx_tun_count_gauges(tun, tun->limits.pending, tun->limits.half_open,
+                         tun->fragments.datagrams);
 }
 
 
@@ -88,7 +85,7 @@ ngx_tun_count_fragments(ngx_tun_t *tun)
         frags->reassembled = 0;
     }
 
-    ngx_tun_count_gauge(&stat->reassembling, &tun->shown.reassembling,
+    ngx_tun_count_gauge(&stat->reassembling, &tun->gauge->reassembling,
                         frags->datagrams);
 
     n[NGX_TUN_FRAGMENT_DROP_LIMIT] = &frags->dropped;
@@ -108,30 +105,26 @@ ngx_tun_count_fragments(ngx_tun_t *tun)
 void
 ngx_tun_count_done(ngx_tun_t *tun)
 {
-    ngx_tun_gauges_t  gauges;
-
-    ngx_memzero(&gauges, sizeof(ngx_tun_gauges_t));
-
-    ngx_tun_count_gauges(tun, &gauges);
+    ngx_tun_count_gauges(tun, 0, 0, 0);
 }
 
 
 /* by differences, as a worker of an earlier cycle has the same counters */
 
 static void
-ngx_tun_count_gauges(ngx_tun_t *tun, ngx_tun_gauges_t *gauges)
+ngx_tun_count_gauges(ngx_tun_t *tun, ngx_uint_t pending, ngx_uint_t half_open,
+    ngx_uint_t reassembling)
 {
-    ngx_tun_stat_t    *stat;
-    ngx_tun_gauges_t  *shown;
+    ngx_tun_stat_t   *stat;
+    ngx_tun_gauge_t  *gauge;
 
     stat = tun->stat;
-    shown = &tun->shown;
+    gauge = tun->gauge;
 
-    ngx_tun_count_gauge(&stat->pending, &shown->pending, gauges->pending);
-    ngx_tun_count_gauge(&stat->half_open, &shown->half_open,
-                        gauges->half_open);
-    ngx_tun_count_gauge(&stat->reassembling, &shown->reassembling,
-                        gauges->reassembling);
+    ngx_tun_count_gauge(&stat->pending, &gauge->pending, pending);
+    ngx_tun_count_gauge(&stat->half_open, &gauge->half_open, half_open);
+    ngx_tun_count_gauge(&stat->reassembling, &gauge->reassembling,
+                        reassembling);
 }
 
 

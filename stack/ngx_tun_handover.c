@@ -110,8 +110,8 @@ ngx_tun_box_handler(ngx_event_t *rev)
         }
 
         n = ngx_tun_handoff_recv(tun->handoff, tun->owner->box,
-                                 tun->buf->data + NGX_TUN_QUEUE_HEAD, 65535,
-                                 &told);
+                                 tun->buf->data + NGX_TUN_QUEUE_HEAD,
+                                 NGX_TUN_LWIP_BUF_MAX, &told);
 
         if (n == NGX_AGAIN || n == NGX_ERROR) {
             break;

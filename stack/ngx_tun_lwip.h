@@ -49,11 +49,14 @@ struct ngx_tun_lwip_buf_s {
 
 /*
  * lwIP reads up to 2 bytes past a malformed option list, so some bytes after
- * the longest packet stay readable.
+ * the longest packet stay readable.  That is one of IPv6 whose payload came in
+ * fragments.
  */
 
 #define NGX_TUN_LWIP_BUF_HEAD  16
-#define NGX_TUN_LWIP_BUF_SIZE  (NGX_TUN_LWIP_BUF_HEAD + 65535 + 17)
+#define NGX_TUN_LWIP_BUF_MAX   (40 + 65535)
+#define NGX_TUN_LWIP_BUF_SIZE                                                 \
+    (NGX_TUN_LWIP_BUF_HEAD + NGX_TUN_LWIP_BUF_MAX + 17)
 
 
 struct ngx_tun_lwip_flow_s {

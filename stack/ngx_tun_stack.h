@@ -120,15 +120,6 @@ typedef struct {
 typedef struct ngx_tun_icmp_s  ngx_tun_icmp_t;
 
 
-/* gauges as they were added to the shared ones */
-
-typedef struct {
-    ngx_uint_t                  pending;
-    ngx_uint_t                  half_open;
-    ngx_uint_t                  reassembling;
-} ngx_tun_gauges_t;
-
-
 /* of packets in a turn, then other events have theirs */
 #define NGX_TUN_READ_PACKETS   64
 
@@ -168,7 +159,6 @@ struct ngx_tun_s {
     ngx_queue_t                 dirty;       /* ngx_tun_tcp_t to be flushed */
 
     ngx_tun_limits_t            limits;
-    ngx_tun_gauges_t            shown;
     ngx_uint_t                  max_flows;   /* this worker's part */
     size_t                      max_memory;
     ngx_uint_t                  max_files;

@@ -12,6 +12,7 @@ use JSON::PP;
 use List::Util qw/ sum /;
 use Test::More;
 use Test::Tun;
+use Test::Tun::Raw;
 
 my $t = Test::Tun->new();
 
@@ -60,6 +61,17 @@ stream {
     server { tun_listen tun0;       proxy_pass $tun_target; }
     server { tun_listen tun0 :9003; proxy_pass $tun_target; }
     server { tun_listen tun0 :7000; proxy_pass broken; }
+
+    server {
+        tun_listen tun0 :9005;
+        tun_accept early;
+        return x;
+    }
+
+    server {
+        tun_listen tun0 udp;
+        proxy_pass $tun_target;
+    }
 
     server {
         tun_listen tun0 10.1.0.2/32:9000;
@@ -139,8 +151,46 @@ SKIP: {
 		'sent again');
 	$t->exec('client', 'nft', 'flush chain inet lost input');
 	is($t->wait($job), 100, 'and has arrived');
+
+	# what a killed worker had is gone: a flow that is pending beside the one
+	# above, one half-open, one of UDP, and a piece of a packet
+
+	$t->start('client', sub {
+		my $s = IO::Socket::IP->new(PeerHost => '10.1.0.2',
+			PeerPort => 9003, Blocking => 0);
+		my $u = Test::Tun::udp_to('10.1.0.2', 9004);
+		send($u, 'hello', 0);
+
+		my $r = Test::Tun::Raw->new(src => '198.18.7.7',
+			dst => '10.1.0.2', dport => 9005);
+		$r->send_tcp(flags => Test::Tun::Raw::SYN);
+		$r->send_packet($r->piece(17, 'x' x 2000, 0, 1000, 1));
+
+		Test::Tun::wait_for(20, sub { 0 });
+	});
+
+	my @gauges = qw/ pending half_open udp_active reassembling /;
+	my $gauges = sub { my $total = total();
+		join ' ', map { "$_ $total->{$_}" } @gauges };
+
+	ok(Test::Tun::wait_for(10, sub {
+		$gauges->() =~ /^pending [12] half_open 1 udp_active 1 \w+ 1$/
+	}), 'one of each') or diag($gauges->());
+
+	my ($worker) = $t->workers();
+	kill 'KILL', $worker;
+
+	ok(Test::Tun::wait_for(10, sub {
+		my ($pid) = $t->workers();
+		return $pid && $pid != $worker;
+	}), 'another worker');
+
+	ok(Test::Tun::wait_for(10, sub {
+		$gauges->() eq join ' ', map { "$_ 0" } @gauges
+	}), 'which has none of them') or diag($gauges->());
 }
 
+$t->allow_alert(qr/worker process \d+ exited on signal 9/);
 $t->done();
 
 
