@@ -86,7 +86,9 @@ sub results {
 }
 
 sub ask {
-	return $t->in('client', sub {
+	my ($ns) = @_;
+
+	return $t->in($ns || 'client', sub {
 		my $s = Test::Tun::connect_to('192.0.2.1', 80, Timeout => 2)
 			or return "$@";
 		return scalar Test::Tun::read_all($s);
@@ -175,6 +177,51 @@ for my $stack (delete $ENV{TUN_STACK} || qw/ lwip system /) {
 
 	ok($t->stop(), "stop, $stack");
 	is(join(' ', $t->devices()), '', "no device, $stack");
+
+	# the network namespace loses its name, and lives on with the device; then
+	# there is another one of that name
+
+	$t->netns('other');
+	Test::Tun::spew("$dir/logs/error.log", '');
+	$t->run($conf =~ s/STACK/$stack/r =~ s/%%NETNS%%/$t->ns('other')/er);
+	other_routes();
+
+	unlink "$dir/end";
+	@jobs = map { $t->start('other', \&talk, $_->{server}) }
+		@Test::Tun::FAMILIES;
+	sleep(0.3);
+
+	my $file = '/run/netns/' . $t->ns('other');
+	$t->system('ip', 'netns', 'del', $t->ns('other'));
+
+	idle("no namespace, $stack");
+	is(lines(qr/\[(?:warn|error|alert|crit|emerg)\]/), 0, "no line, $stack");
+
+	@workers = $t->workers();
+	$t->reload();
+	ok($t->wait_for_log(qr/\[emerg\].* open\("\Q$file\E"\)/),
+		"a reload cannot find it, $stack");
+	sleep(0.3);
+	is(lines(qr/\[emerg\]/), 1, "one line, $stack");
+	is(join(' ', $t->workers()), "@workers", "the old ones stay, $stack");
+	is(results(@jobs), '', "and flows go on, $stack");
+
+	$t->netns('other');
+	$t->reload();
+
+	ok(Test::Tun::wait_for(5, sub { other_routes(); ask('other') eq 'ok' }),
+		"serves in another one of that name, $stack");
+
+	ok($t->stop(), "stop, other, $stack");
+	is(join(' ', $t->devices()), '', "no device, other, $stack");
+	$t->system('ip', 'netns', 'del', delete $t->{nets}{other});
 }
 
+$t->allow_alert(qr/\[emerg\].* of the network namespace failed/);
 $t->done();
+
+
+sub other_routes {
+	$t->exec('other', 'ip', $_, qw/ route replace default dev tun0 /)
+		for '-4', '-6';
+}
