@@ -9,9 +9,11 @@ use strict;
 
 use Test::More;
 use Test::Tun;
-use Time::HiRes qw/ sleep /;
+use Time::HiRes qw/ sleep time /;
 
 my $t = Test::Tun->new();
+
+my @stacks = delete $ENV{TUN_STACK} || qw/ lwip system /;
 
 my $conf = <<'EOF';
 %%GLOBALS%%
@@ -103,4 +105,75 @@ for my $workers (1, 2) {
 	$t->stop();
 }
 
+# a reload, and a graceful stop before its flows have ended: those who read
+# the queues then have no flows themselves
+
+for my $stack (@stacks) {
+
+	my $two = $conf =~ s/WORKERS/2/r =~ s/netns /stack $stack; netns /r;
+	$t->run($two);
+
+	my @jobs = map { my $n = $_; map {
+		$t->start('client', \&talk, $_->{server}, $n)
+	} @Test::Tun::FAMILIES } 1 .. 5;
+
+	sleep(0.3);
+	my $master = $t->pid();
+	$t->reload($two);
+	Test::Tun::wait_for(5, sub { (() = $t->workers()) > 2 });
+	sleep(0.3);
+	kill 'QUIT', $master;
+
+	is(join(' ', grep { $_ ne 'ok' } map { scalar $t->wait($_) } @jobs), '',
+		"flows end before nginx does, $stack");
+	ok(Test::Tun::wait_for(10, sub { !Test::Tun::alive($master) }),
+		"which ends, $stack");
+}
+
+# no longer than worker_shutdown_timeout, and the client is told
+
+for my $stack (@stacks) {
+
+	my $timed = "worker_shutdown_timeout 1s;\n"
+		. ($conf =~ s/WORKERS/1/r =~ s/netns /stack $stack; netns /r);
+
+	$t->run($timed);
+
+	my @jobs = map { $t->start('client', \&last_words, $_->{server}) }
+		@Test::Tun::FAMILIES;
+
+	ok(Test::Tun::wait_for(5, sub { (() = glob("$t->{dir}/open.*")) == 2 }),
+		"flows, $stack");
+
+	my ($old) = $t->workers();
+	my $start = time();
+	$t->reload($timed);
+
+	ok(Test::Tun::wait_for(5, sub { !Test::Tun::alive($old) }),
+		"the old worker leaves, $stack");
+
+	my $took = time() - $start;
+	cmp_ok($took, '>', 0.9, "after some time, $stack");
+	cmp_ok($took, '<', 3, "but not more, $stack: $took");
+
+	is(join(' ', map { scalar $t->wait($_) } @jobs), 'reset reset',
+		"clients are told, $stack");
+
+	$t->stop();
+	unlink glob("$t->{dir}/open.*");
+}
+
 $t->done();
+
+
+sub last_words {
+	my ($host) = @_;
+
+	my $s = Test::Tun::connect_to($host, 9000) or return "connect: $@";
+	Test::Tun::write_all($s, 'x');
+	sysread($s, my $buf, 1) or return "read: $!";
+	Test::Tun::spew("$t->{dir}/open.$$", '');
+
+	my $n = sysread($s, $buf, 1);
+	return defined $n ? 'end' : $!{ECONNRESET} ? 'reset' : "$!";
+}
