@@ -13,6 +13,9 @@ static ngx_int_t ngx_stream_tun_filter(ngx_stream_session_t *s,
     ngx_chain_t *in, ngx_uint_t from_upstream);
 static ngx_int_t ngx_stream_tun_preread_phase(ngx_stream_session_t *s,
     ngx_stream_phase_handler_t *ph);
+static ngx_int_t ngx_stream_tun_send(ngx_stream_session_t *s, ngx_chain_t *in,
+    ngx_uint_t from_upstream);
+static u_char *ngx_stream_tun_lend(ngx_stream_session_t *s, ngx_chain_t *in);
 static ngx_int_t ngx_stream_tun_sent(ngx_stream_session_t *s,
     ngx_uint_t last, ngx_uint_t from_upstream, ngx_int_t rc);
 
@@ -155,9 +158,72 @@ ngx_stream_tun_filter(ngx_stream_session_t *s, ngx_chain_t *in,
         }
     }
 
-    rc = ngx_stream_tun_next_filter(s, in, from_upstream);
+    rc = ngx_stream_tun_send(s, in, from_upstream);
 
     return ngx_stream_tun_sent(s, last, from_upstream, rc);
+}
+
+
+/* a full buffer of the proxy is not copied: it goes, and another one comes */
+
+static ngx_int_t
+ngx_stream_tun_send(ngx_stream_session_t *s, ngx_chain_t *in,
+    ngx_uint_t from_upstream)
+{
+    size_t             size;
+    u_char            *p;
+    ngx_buf_t         *b;
+    ngx_int_t          rc;
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    p = from_upstream ? ngx_stream_tun_lend(s, in) : NULL;
+
+    rc = ngx_stream_tun_next_filter(s, in, from_upstream);
+
+    if (p != NULL && ngx_tun_lent(c, rc == NGX_OK) == NGX_OK) {
+        b = &s->upstream->downstream_buf;
+        size = b->end - b->start;
+
+        /* of the pool the first one was */
+        (void) ngx_pfree(c->pool, b->start);
+
+        b->start = p;
+        b->pos = p;
+        b->last = p;
+        b->end = p + size;
+    }
+
+    return rc;
+}
+
+
+static u_char *
+ngx_stream_tun_lend(ngx_stream_session_t *s, ngx_chain_t *in)
+{
+    size_t             size;
+    ngx_buf_t         *b;
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    if (s->upstream == NULL || in == NULL || in->next != NULL || c->buffered) {
+        return NULL;
+    }
+
+#if (NGX_STREAM_SSL)
+    if (c->ssl) {
+        return NULL;
+    }
+#endif
+
+    b = &s->upstream->downstream_buf;
+    size = b->end - b->start;
+
+    return (in->buf->pos == b->start
+            && (size_t) (in->buf->last - in->buf->pos) > size / 2)
+           ? ngx_tun_lend(c, size) : NULL;
 }
 
 

@@ -366,6 +366,18 @@ ssize_t ngx_tun_recv(ngx_connection_t *c, u_char *buf, size_t size);
 ssize_t ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size);
 
 /*
+ * Memory of size bytes that a session may have instead of the buffer which it
+ * is about to send from, or NULL: it goes on with what it has.  After the call
+ * that sends, sent tells whether all was taken.  NGX_OK: the memory replaces
+ * that of the buffer, from now on until the connection is closed or the next
+ * is had.  What it replaces is the caller's, if it is not of an earlier call:
+ * then it went into the send queue without a copy.  NGX_DECLINED: it is not to
+ * be used.
+ */
+u_char *ngx_tun_lend(ngx_connection_t *c, size_t size);
+ngx_int_t ngx_tun_lent(ngx_connection_t *c, ngx_uint_t sent);
+
+/*
  * Takes all of what the layer says at its end, however much is queued, and
  * sends FIN after it; the client's bytes still come.  After a call of
  * ngx_tun_reset_after() they are not sent.  Returns size or NGX_ERROR.

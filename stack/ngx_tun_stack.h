@@ -35,7 +35,8 @@
  * and back:
  *
  *   ngx_tun_tcp_send_chain()   from the session
- *   ngx_tun_tx_append()        copied into the flow's queue
+ *   ngx_tun_tx_append()        copied into the flow's queue, but for full
+ *                              buffers of the proxy: ngx_tun_lend()
  *   ngx_tun_lwip_send()        lwIP: segments of up to 64 KB
  *   ngx_tun_flush_handler()    after all events of a turn: output, ACKs
  *   ngx_tun_tcp_output()       checksums

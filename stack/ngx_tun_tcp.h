@@ -51,6 +51,8 @@ struct ngx_tun_tcp_s {
     ngx_tun_claim_t           claim;
     ngx_tun_tx_t              tx;
     size_t                    unflushed; /* bytes given to lwIP */
+    ngx_tun_tx_chunk_t       *lent;      /* the session's buffer, or NULL */
+    ngx_tun_tx_chunk_t       *spare;     /* its next one, during a call */
 
     u_char                   *syn;       /* while it is pending */
     size_t                    syn_len;
@@ -63,6 +65,7 @@ struct ngx_tun_tcp_s {
     unsigned                  reset:1;   /* RST after what is queued */
     unsigned                  finish:1;  /* FIN when the session is over */
     unsigned                  gone:1;    /* the client gave up */
+    unsigned                  given:1;   /* what was lent is the queue's */
 };
 
 

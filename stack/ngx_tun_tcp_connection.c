@@ -14,6 +14,10 @@
 #include <ngx_tun_tcp.h>
 
 
+/* to swap a smaller buffer takes more time than to copy it */
+#define NGX_TUN_TCP_LENT_MIN  32768
+
+
 static void ngx_tun_tcp_cleanup(void *data);
 
 static ssize_t ngx_tun_tcp_recv(ngx_connection_t *c, u_char *buf, size_t size);
@@ -73,6 +77,11 @@ ngx_tun_tcp_cleanup(void *data)
 
     if (tcp->finish) {
         tcp->shutdown = 1;
+    }
+
+    if (tcp->lent != NULL) {
+        ngx_tun_tx_return(tcp->tx.pool, tcp->lent);
+        tcp->lent = NULL;
     }
 
     ngx_tun_tcp_end(tcp);
@@ -182,7 +191,19 @@ ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size)
     ngx_tun_tcp_pending_answer(tcp);
 
     n = ngx_min(size, ngx_tun_tcp_space(tcp));
-    n = ngx_tun_tx_append(&tcp->tx, buf, n);
+
+    if (tcp->spare != NULL
+        && tcp->lent != NULL
+        && tcp->lent->pos == buf
+        && n == size)
+    {
+        ngx_tun_tx_append_lent(&tcp->tx, tcp->lent, size);
+        tcp->lent = NULL;
+        tcp->given = 1;
+
+    } else {
+        n = ngx_tun_tx_append(&tcp->tx, buf, n);
+    }
 
     if (n == 0 && size != 0) {
         return NGX_AGAIN;
@@ -192,6 +213,48 @@ ngx_tun_send(ngx_connection_t *c, u_char *buf, size_t size)
     ngx_tun_tcp_dirty(tcp);
 
     return n;
+}
+
+
+u_char *
+ngx_tun_lend(ngx_connection_t *c, size_t size)
+{
+    ngx_tun_tcp_t  *tcp;
+
+    if (size < NGX_TUN_TCP_LENT_MIN
+        || size > NGX_TUN_TX_LENT
+        || ngx_tun_system_get(c) != NULL)
+    {
+        return NULL;
+    }
+
+    tcp = ngx_tun_connection_flow(c);
+
+    tcp->spare = ngx_tun_tx_lend(tcp->tx.pool);
+
+    return (tcp->spare != NULL) ? tcp->spare->pos : NULL;
+}
+
+
+ngx_int_t
+ngx_tun_lent(ngx_connection_t *c, ngx_uint_t sent)
+{
+    ngx_tun_tcp_t  *tcp;
+
+    tcp = ngx_tun_connection_flow(c);
+
+    if (tcp->given || (tcp->lent == NULL && sent)) {
+        tcp->given = 0;
+        tcp->lent = tcp->spare;
+        tcp->spare = NULL;
+
+        return NGX_OK;
+    }
+
+    ngx_tun_tx_return(tcp->tx.pool, tcp->spare);
+    tcp->spare = NULL;
+
+    return NGX_DECLINED;
 }
 
 

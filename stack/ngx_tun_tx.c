@@ -14,14 +14,19 @@
 #define NGX_TUN_TX_SMALL_TOTAL  8192
 
 
-static const size_t      ngx_tun_tx_sizes[] = { 4096, 65536 };
+static const size_t      ngx_tun_tx_sizes[] = {
+    4096,
+    sizeof(ngx_tun_tx_chunk_t) + NGX_TUN_TX_LENT
+};
 
 /* how many are kept for reuse: 1 MB and 4 MB */
 static const ngx_uint_t  ngx_tun_tx_keep[] = { 256, 64 };
 
 
-static ngx_tun_tx_chunk_t *ngx_tun_tx_alloc_chunk(ngx_tun_tx_t *tx,
-    size_t size);
+static ngx_tun_tx_chunk_t *ngx_tun_tx_add_chunk(ngx_tun_tx_t *tx, size_t size);
+static void ngx_tun_tx_add(ngx_tun_tx_t *tx, ngx_tun_tx_chunk_t *chunk);
+static ngx_tun_tx_chunk_t *ngx_tun_tx_alloc_chunk(ngx_tun_tx_pool_t *pool,
+    ngx_uint_t large);
 static void ngx_tun_tx_free_chunk(ngx_tun_tx_pool_t *pool,
     ngx_tun_tx_chunk_t *chunk);
 
@@ -53,7 +58,7 @@ ngx_tun_tx_append(ngx_tun_tx_t *tx, u_char *p, size_t size)
         chunk = tx->last;
 
         if (chunk == NULL || chunk->last == chunk->end) {
-            chunk = ngx_tun_tx_alloc_chunk(tx, left);
+            chunk = ngx_tun_tx_add_chunk(tx, left);
             if (chunk == NULL) {
                 break;
             }
@@ -71,6 +76,33 @@ ngx_tun_tx_append(ngx_tun_tx_t *tx, u_char *p, size_t size)
     tx->total += size;
 
     return size;
+}
+
+
+ngx_tun_tx_chunk_t *
+ngx_tun_tx_lend(ngx_tun_tx_pool_t *pool)
+{
+    return ngx_tun_tx_alloc_chunk(pool, 1);
+}
+
+
+void
+ngx_tun_tx_return(ngx_tun_tx_pool_t *pool, ngx_tun_tx_chunk_t *chunk)
+{
+    ngx_tun_tx_free_chunk(pool, chunk);
+}
+
+
+void
+ngx_tun_tx_append_lent(ngx_tun_tx_t *tx, ngx_tun_tx_chunk_t *chunk,
+    size_t size)
+{
+    chunk->last = chunk->pos + size;
+
+    ngx_tun_tx_add(tx, chunk);
+
+    tx->len += size;
+    tx->total += size;
 }
 
 
@@ -158,15 +190,40 @@ ngx_tun_tx_free(ngx_tun_tx_t *tx)
 
 
 static ngx_tun_tx_chunk_t *
-ngx_tun_tx_alloc_chunk(ngx_tun_tx_t *tx, size_t size)
+ngx_tun_tx_add_chunk(ngx_tun_tx_t *tx, size_t size)
 {
-    ngx_uint_t           large;
-    ngx_tun_tx_pool_t   *pool;
     ngx_tun_tx_chunk_t  *chunk;
 
-    pool = tx->pool;
+    chunk = ngx_tun_tx_alloc_chunk(tx->pool,
+                                   tx->total + size > NGX_TUN_TX_SMALL_TOTAL);
 
-    large = (tx->total + size > NGX_TUN_TX_SMALL_TOTAL);
+    if (chunk != NULL) {
+        ngx_tun_tx_add(tx, chunk);
+    }
+
+    return chunk;
+}
+
+
+static void
+ngx_tun_tx_add(ngx_tun_tx_t *tx, ngx_tun_tx_chunk_t *chunk)
+{
+    if (tx->last == NULL) {
+        tx->first = chunk;
+        tx->send = chunk;
+
+    } else {
+        tx->last->next = chunk;
+    }
+
+    tx->last = chunk;
+}
+
+
+static ngx_tun_tx_chunk_t *
+ngx_tun_tx_alloc_chunk(ngx_tun_tx_pool_t *pool, ngx_uint_t large)
+{
+    ngx_tun_tx_chunk_t  *chunk;
 
     chunk = pool->free[large];
 
@@ -189,16 +246,6 @@ ngx_tun_tx_alloc_chunk(ngx_tun_tx_t *tx, size_t size)
     chunk->send = chunk->pos;
     chunk->last = chunk->pos;
     chunk->end = (u_char *) chunk + ngx_tun_tx_sizes[large];
-
-    if (tx->last == NULL) {
-        tx->first = chunk;
-        tx->send = chunk;
-
-    } else {
-        tx->last->next = chunk;
-    }
-
-    tx->last = chunk;
 
     return chunk;
 }

@@ -13,10 +13,14 @@
 
 
 /*
- * The send queue of a flow: bytes copied once into chunks, where they stay
- * until the client has acknowledged them.  It holds memory only while it
- * holds bytes; chunks are reused by all flows of a device.
+ * The send queue of a flow: bytes in chunks, where they stay until the client
+ * has acknowledged them.  They are copied there once, or a chunk was lent to
+ * who fills it and gives it back.  The queue holds memory only while it holds
+ * bytes; chunks are reused by all flows of a device.
  */
+
+
+#define NGX_TUN_TX_LENT  65536       /* bytes that a lent chunk has room for */
 
 
 typedef struct ngx_tun_tx_chunk_s  ngx_tun_tx_chunk_t;
@@ -54,6 +58,17 @@ void ngx_tun_tx_pool_done(ngx_tun_tx_pool_t *pool);
 
 /* Copies size bytes, or as many as there is memory for; returns how many. */
 size_t ngx_tun_tx_append(ngx_tun_tx_t *tx, u_char *p, size_t size);
+
+/*
+ * A chunk that is in no queue, or NULL.  What it has room for begins at its
+ * pos.
+ */
+ngx_tun_tx_chunk_t *ngx_tun_tx_lend(ngx_tun_tx_pool_t *pool);
+void ngx_tun_tx_return(ngx_tun_tx_pool_t *pool, ngx_tun_tx_chunk_t *chunk);
+
+/* Appends a lent chunk with size bytes in it, which belongs to tx then. */
+void ngx_tun_tx_append_lent(ngx_tun_tx_t *tx, ngx_tun_tx_chunk_t *chunk,
+    size_t size);
 
 /* The bytes to give to the stack next, at *p; 0 when all are given. */
 size_t ngx_tun_tx_next(ngx_tun_tx_t *tx, u_char **p);
