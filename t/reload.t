@@ -13,8 +13,6 @@ use Time::HiRes qw/ sleep time /;
 
 my $t = Test::Tun->new();
 
-my @stacks = delete $ENV{TUN_STACK} || qw/ lwip system /;
-
 my $conf = <<'EOF';
 %%GLOBALS%%
 %%EVENTS%%
@@ -104,6 +102,8 @@ for my $workers (1, 2) {
 
 	$t->stop();
 }
+
+my @stacks = delete $ENV{TUN_STACK} || qw/ lwip system /;
 
 # a reload, and a graceful stop before its flows have ended: those who read
 # the queues then have no flows themselves
