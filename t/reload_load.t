@@ -2,26 +2,57 @@
 
 # (C) the nginx-tun authors
 
-# Tests for reloads under load, with one and with two workers in turn: a
-# second one each, TUN_RELOADS of them for each stack.
+# Tests for reloads under load, about one a second, with both stacks at once:
+# flows whose every byte is compared, new ones all the time, datagrams by
+# proxy_pass and by a relay, names and flows to them.  The number of workers,
+# addresses, limits and servers change meanwhile, and some configurations
+# cannot be applied.
+#
+# TUN_RELOADS says how many, then with 1 worker, with 2, and in turn.
 
 use warnings;
 use strict;
 
+use Errno qw/ EAGAIN EINTR /;
 use IO::Select;
+use List::Util qw/ max uniq /;
 use Net::DNS;
-use Socket qw/ getnameinfo NI_NUMERICHOST NI_NUMERICSERV /;
+use Socket qw/ getnameinfo NI_NUMERICHOST NI_NUMERICSERV MSG_DONTWAIT /;
 use Test::More;
 use Test::Tun;
 use Time::HiRes qw/ sleep time /;
 
-use constant FLOWS => 25;	# of each family, that last all the time
+use constant {
+	FLOWS => 25,		# of each family and stack, that last all the time
+	RATE => 30_000,		# bytes a second of each
+	SLOW => 6_000,		# of one more each second, so that all drain
+	BEHIND => 100_000,	# bytes that may be on their way
+	STALL => 5,		# seconds that a flow may stand still
+	GAP => 1,		# seconds from one answer to the next
+	NAMES => 100,
+	PATTERN => 199_999,	# its period is no multiple of any buffer
+};
 
+# number of workers: one from each to each, or as the issue is
+
+my @plans = $ENV{TUN_RELOADS}
+	? ([ 1 ], [ 2 ], [ 1, 2 ]) : ([ 1, 1, 2, 2 ]);
 my $reloads = $ENV{TUN_RELOADS} || 8;
-my $end = 1.2 * $reloads + 3;
+
+delete $ENV{TUN_STACK};
 
 my $t = Test::Tun->new();
 my $dir = $t->{dir};
+my $stop = "$dir/stop";
+
+my @nets = ({ ns => 'client', stack => 'lwip' },
+	{ ns => 'client2', stack => 'system' });
+
+$t->netns('client2');
+
+# an address that no device may have
+
+$t->ip($_->{ns}, qw/ addr add 192.0.2.77 dev lo /) for @nets;
 
 my $conf = <<'EOF';
 %%GLOBALS%%
@@ -30,39 +61,37 @@ worker_processes <workers>;
 
 stream {
     tun_fakeip_zone names:12m 198.18.0.0/15 fd00:198:18::/64;
-
-    tun tun0 {
-        address     198.18.0.1/15 fd00:198:18::1/64 <more>;
-        netns       %%NETNS%%;
-        stack       <stack>;
-        route       global;
-        udp_timeout 4s;
-        max_flows   <limit>;
-    }
+    <devices>
 
     server {
-        tun_listen tun0;
+        tun_listen lwip;
+        tun_listen system;
         proxy_pass $tun_target;
+        proxy_half_close on;
     }
 
     server {
-        tun_listen tun0 :80;
-        return "<answer>";
+        tun_listen lwip :80;
+        tun_listen system :80;
+        return "answer <n> $tun_host";
     }
 
     server {
-        tun_listen tun0 udp :9001;
+        tun_listen lwip udp :9001;
+        tun_listen system udp :9001;
         proxy_pass $tun_target;
         proxy_timeout 30s;
     }
 
     server {
-        tun_listen tun0 udp :9002;
+        tun_listen lwip udp :9002;
+        tun_listen system udp :9002;
         tun_udp_relay on;
     }
 
     server {
-        tun_listen tun0 udp :53;
+        tun_listen lwip udp :53;
+        tun_listen system udp :53;
         tun_dns names;
     }
 
@@ -71,15 +100,25 @@ stream {
 EOF
 
 sub conf {
-	my ($stack, $i) = @_;
+	my ($i, $plan, $address) = @_;
+
+	my $more = $address || ($i % 3 ? '' : '198.51.100.1/24 2001:db8:51::1/64');
+	my $limit = 1000 + $i;
 
 	my %values = (
-		stack => $stack,
-		workers => $i % 2 + 1,
-		answer => "answer $i",
-		limit => 1000 + $i,
-		more => $i % 3 ? '' : '198.51.100.1/24',
-		server => $i % 2 ? 'server { tun_listen tun0 :81; return x; }' : ''
+		n => $i,
+		workers => $plan->[$i % @$plan],
+		server => $i % 2 ? 'server { tun_listen lwip :81; return x; }' : '',
+		devices => join("\n", map { <<EOF } @nets)
+    tun $_->{stack} {
+        address     198.18.0.1/15 fd00:198:18::1/64 $more;
+        netns       @{[ $t->ns($_->{ns}) ]};
+        stack       $_->{stack};
+        route       global;
+        udp_timeout 4s;
+        max_flows   $limit;
+    }
+EOF
 	);
 
 	return $conf =~ s/<(\w+)>/$values{$1}/gr;
@@ -97,196 +136,426 @@ $t->server(9000, sub {
 for my $port (9001, 9002) {
 	$t->udp_server($port, sub {
 		my ($s, $data, $from) = @_;
-		return $data . ' ' . (getnameinfo($from,
-			NI_NUMERICHOST|NI_NUMERICSERV))[2];
+		return (getnameinfo($from, NI_NUMERICHOST|NI_NUMERICSERV))[2]
+			. " $data";
 	});
 }
 
-# all flows of a family in one process: bytes go round, and are compared
+sub alive { !-e $stop }
+
+# Clients return what they did in words, and what was wrong.
+
+# all flows of a family in one process: a pattern goes round, from another
+# place of it for each flow, up to the last byte after the last reload
 
 sub flows {
 	my ($host) = @_;
 
-	my @flows = map { { n => $_ } } 1 .. FLOWS;
+	my $pattern = Test::Tun::bytes("flows $host", PATTERN);
+	$pattern .= $pattern;
 
-	for my $f (@flows) {
-		$f->{s} = Test::Tun::connect_to($host, 9000)
-			or return "connect: $@";
-	}
+	my (%flows, @bad);
+	my ($n, $bytes, $stall) = (0, 0, 0);
+	my ($start, $poll) = (time(), IO::Select->new());
 
-	for my $round (1 .. $end / 0.2) {
-		my $start = time();
+	while (!$n || %flows) {
 
-		for my $f (@flows) {
-			$f->{data} = Test::Tun::bytes("$f->{n} $round", 5000);
-			Test::Tun::write_all($f->{s}, $f->{data});
+		while (alive() && $n < FLOWS + time() - $start) {
+			my $s = Test::Tun::connect_to($host, 9000)
+				or return ('', "connect: $@");
+			$s->blocking(0);
+			$poll->add($s);
+			$flows{$s} = { n => $n, s => $s, at => $n * 7919,
+				rate => $n++ < FLOWS ? RATE : SLOW, sent => 0,
+				got => 0, start => time(), heard => time() };
 		}
 
-		for my $f (@flows) {
-			my $got = '';
-
-			while (length $got < length $f->{data}) {
-				IO::Select->new($f->{s})->can_read(5)
-					&& sysread($f->{s}, $got, 65536,
-						length $got)
-					or return "flow $f->{n}, round $round: $!";
-			}
-
-			return "flow $f->{n}, round $round differs"
-				if $got ne $f->{data};
+		for my $f (grep { !$_->{shut} } values %flows) {
+			push_bytes($f, \$pattern) // push @bad,
+				"flow $f->{n}: write after $f->{sent}: $!";
 		}
 
-		my $left = 0.2 - (time() - $start);
-		sleep($left) if $left > 0;
+		my @ready = $poll->can_read(0.02);
+
+		for my $f (map { $flows{$_} } @ready) {
+			my $error = pull_bytes($f, \$pattern);
+			next if !defined $error;
+
+			push @bad, "flow $f->{n}: $error" if $error ne '';
+			$bytes += $f->{got};
+			$poll->remove($f->{s});
+			delete $flows{$f->{s}};
+		}
+
+		for my $f (values %flows) {
+			$f->{heard} = time() if $f->{got} == $f->{sent}
+				&& !$f->{shut};
+			$stall = max($stall, time() - $f->{heard});
+		}
+
+		push @bad, "stood still for $stall s" if $stall > STALL;
+		last if @bad > 9 || $stall > STALL;
 	}
 
-	return 'ok';
+	return (sprintf('%d, %d bytes, %.2f s without one', $n, $bytes, $stall),
+		@bad);
 }
 
-# calls it again and again: what is not right, and what takes over a second
+sub push_bytes {
+	my ($f, $pattern) = @_;
+
+	my $due = int($f->{rate} * (time() - $f->{start})) - $f->{sent};
+	my $room = BEHIND - ($f->{sent} - $f->{got});
+
+	if (!alive()) {
+		$f->{heard} = time();
+		return $f->{shut} = shutdown($f->{s}, 1);
+	}
+
+	# in small pieces and in large ones
+
+	return 0 if $due < 1 + $f->{n} % 5 * 5000 || $room < $due;
+
+	my $n = syswrite($f->{s}, substr($$pattern,
+		($f->{at} + $f->{sent}) % PATTERN, $due > 60000 ? 60000 : $due));
+	return $!{EAGAIN} ? 0 : undef unless $n;
+
+	$f->{heard} = time() if $f->{sent} == $f->{got};
+	return $f->{sent} += $n;
+}
+
+# undef: it goes on, '': the right end
+
+sub pull_bytes {
+	my ($f, $pattern) = @_;
+
+	my $n = sysread($f->{s}, my $buf, 65536);
+
+	if (!defined $n) {
+		return if $!{EAGAIN} || $!{EINTR};
+		return "read after $f->{got} of $f->{sent}: $!";
+	}
+
+	if ($n == 0) {
+		return $f->{shut} && $f->{got} == $f->{sent}
+			? '' : "end after $f->{got} of $f->{sent}";
+	}
+
+	return "differs after $f->{got}" if $buf
+		ne substr($$pattern, ($f->{at} + $f->{got}) % PATTERN, $n);
+
+	$f->{got} += $n;
+	$f->{heard} = time();
+
+	return;
+}
+
+# calls it again and again: what is not right, and what comes too late
 
 sub again {
 	my ($sub) = @_;
 
-	my ($n, $last, @bad) = (0, time());
+	my ($n, $most, $last, @bad) = (0, 0, time());
 
-	for (my $until = time() + $end; time() < $until; sleep(0.02)) {
+	while (alive() && @bad < 10) {
 		my $got = $sub->($n++);
 		my $gap = time() - $last;
 		$last = time();
+		$most = max($most, $gap);
 
-		push @bad, $got if $got ne 'ok';
-		push @bad, sprintf('a gap of %.2f s', $gap) if $gap > 1.02;
+		push @bad, "$n: $got" if $got ne 'ok';
+		push @bad, sprintf('%d: a gap of %.2f s', $n, $gap)
+			if $gap > GAP;
+		sleep(0.02);
 	}
 
-	return join(', ', @bad) || ($n > $end ? 'ok' : "$n times");
+	push @bad, "no more than $n" if $n < $reloads;
+
+	return (sprintf('%d, %.2f s between', $n, $most), @bad);
 }
 
-sub connects {
+# new flows whose bytes are compared
+
+sub connections {
 	my ($host) = @_;
 
 	return again(sub {
-		my $s = Test::Tun::connect_to($host, 80) or return "connect: $@";
-		my $got = Test::Tun::read_all($s) // '';
-		return $got =~ /^answer \d+$/ ? 'ok' : "got '$got'";
+		my $data = Test::Tun::bytes("$$ $_[0]", 1 + $_[0] * 977 % 30000);
+
+		my $s = Test::Tun::connect_to($host, 9000)
+			or return "connect: $@";
+		Test::Tun::write_all($s, $data);
+		shutdown($s, 1);
+
+		my ($got, $error) = Test::Tun::read_all($s);
+		return $got eq $data ? 'ok'
+			: 'got ' . length($got) . ' of ' . length($data)
+			. ", error $error";
 	});
 }
 
-sub datagrams {
-	my ($host, $port, $right) = @_;
-
-	my $s = Test::Tun::udp_to($host, $port) or return "udp: $@";
-	my %from;
-
-	my $bad = again(sub {
-		my ($i) = @_;
-		send($s, "datagram $i", 0);
-		my $got = Test::Tun::udp_recv($s, 1) // "datagram $i: none";
-		$from{$2}++ if $got =~ s/^(datagram $i) (\d+)$/$1/;
-		return $got eq "datagram $i" ? 'ok' : $got;
-	});
-
-	return $bad if $bad ne 'ok';
-	return $right->(scalar keys %from) ? 'ok' : "ports @{[ %from ]}";
-}
+# a name keeps its addresses, nobody else has them, and flows to them have it
 
 sub names {
 	my ($server) = @_;
 
-	my $s = Test::Tun::udp_to($server, 53) or return "udp: $@";
-	my %seen;
+	my %address;
 
-	my $bad = again(sub {
-		send($s, Net::DNS::Packet->new('www.example.com')->data(), 0);
-		my $got = Test::Tun::udp_recv($s, 1) // return 'no answer';
-		my ($rr) = Net::DNS::Packet->new(\$got)->answer();
-		$seen{$rr ? $rr->address() : 'nothing'}++;
-		return 'ok';
+	my ($did, @bad) = again(sub {
+		my ($i) = @_;
+
+		my $name = 'n' . $i % NAMES . '.example';
+		my $type = $i / NAMES % 2 ? 'AAAA' : 'A';
+
+		my $address = resolve($server, $name, $type)
+			// return "$name $type: no answer";
+
+		$address{"$name $type"}{$address} = 1;
+		return 'ok' if $i % 4;
+
+		my $s = Test::Tun::connect_to($address, 80)
+			or return "connect to $name: $@";
+		my $got = Test::Tun::read_all($s) // '';
+
+		return $got =~ /^answer \d+ \Q$name\E$/
+			? 'ok' : "$name $type: got '$got'";
 	});
 
-	return keys %seen == 1 ? $bad : "addresses @{[ %seen ]}";
+	my @all = map { keys %$_ } values %address;
+
+	push @bad, map { "$_: @{[ keys %{ $address{$_} } ]}" }
+		grep { keys %{ $address{$_} } > 1 } sort keys %address;
+	push @bad, 'two names have one address' if @all != uniq(@all);
+
+	return ($did, @bad);
+}
+
+# each question is from another port, as those of dig are
+
+sub resolve {
+	my ($server, $name, $type) = @_;
+
+	my $s = Test::Tun::udp_to($server, 53) or return;
+	my $query = Net::DNS::Packet->new($name, $type);
+
+	send($s, $query->data(), 0);
+	my $got = Test::Tun::udp_recv($s, 1) // return;
+	my $packet = Net::DNS::Packet->new(\$got);
+
+	return if $packet->header()->id() != $query->header()->id();
+
+	my ($rr) = $packet->answer();
+	return $rr ? $rr->address() : 'nothing';
+}
+
+# numbers from one port, not one after the answer to another
+
+sub datagrams {
+	my ($host, $port) = @_;
+
+	my $s = Test::Tun::udp_to($host, $port) or return ('', "udp: $@");
+
+	my $select = IO::Select->new($s);
+	my $block = Test::Tun::bytes("datagrams $port", 1400);
+	my $data = sub { "$_[0] " . substr($block, 0, $_[0] * 37 % 1400) };
+
+	my ($n, $answers, $last, $most) = (0, 0, time(), 0);
+	my (%from, %left, @bad);
+
+	while (alive() || %left && time() - $last < 2) {
+
+		if (alive()) {
+			$last = time() unless %left;
+			send($s, $data->(++$n), 0) // push @bad, "$n: $!";
+			$left{$n} = time();
+		}
+
+		while ($select->can_read(0.005)) {
+			recv($s, my $got, 65536, MSG_DONTWAIT) // last;
+
+			my ($from, $i) = $got =~ /^(\d+) (\d+) /;
+			$from{$from // 'none'} = 1;
+			push @bad, 'differs: ' . substr($got, 0, 20)
+				if ($got =~ s/^\d+ //r) ne $data->($i // 0);
+
+			$answers += delete $left{$i // 0} ? 1 : 0;
+			$most = max($most, time() - $last);
+			$last = time();
+		}
+
+		last if @bad > 9;
+	}
+
+	my @lost = sort { $a <=> $b } keys %left;
+
+	push @bad, @lost . " lost, from $lost[0] to $lost[-1]" if @lost;
+	push @bad, sprintf('a gap of %.2f s', $most) if $most > GAP;
+	push @bad, "ports @{[ sort keys %from ]}"
+		if $port == 9002 ? keys %from > 1 : keys %from < 2;
+
+	return (sprintf('%d of %d, %.2f s between, %d ports', $answers, $n,
+		$most, scalar keys %from), @bad);
 }
 
 sub ask {
-	return $t->in('client', sub {
+	my ($ns) = @_;
+
+	return $t->in($ns, sub {
 		my $s = Test::Tun::connect_to('192.0.2.1', 80) or return "$@";
 		return scalar Test::Tun::read_all($s);
 	});
 }
 
+sub serves {
+	my ($i) = @_;
+	return !grep { ask($_->{ns}) !~ /^answer $i / } @nets;
+}
+
 sub master {
 	my $pid = $t->pid();
 	my @fds = glob("/proc/$pid/fd/*");
-	my @workers = $t->workers();
 
 	return { fds => scalar @fds, rss => $t->rss($pid),
-		workers => scalar @workers };
+		workers => scalar(() = $t->workers()) };
 }
 
-for my $stack (delete $ENV{TUN_STACK} || qw/ lwip system /) {
+# what nobody can serve changes nothing, and says why
 
-	$t->run(conf($stack, 0));
+sub refused {
+	my ($i, $plan, $what, $text, $re) = @_;
 
-	my $monitor = $t->daemon('client', sub {
-		open(STDOUT, '>', "$dir/routes") or die "routes: $!";
-		exec('ip', 'monitor', 'route', 'rule');
+	my %workers = map { $_ => 1 } $t->workers();
+	my $log = length $t->error_log();
+
+	$t->allow_alert($re);
+	$t->reload($text);
+
+	my $lines = '';
+
+	Test::Tun::wait_for(5, sub {
+		$lines = substr($t->error_log(), $log);
+		return $lines =~ /\[emerg\].*\n/;
 	});
 
-	my @jobs = map {
-		$t->start('client', \&flows, $_->{server}),
-		$t->start('client', \&connects, $_->{server}),
-		$t->start('client', \&datagrams, $_->{server}, 9001,
-			sub { $_[0] > 1 }),
-		$t->start('client', \&datagrams, $_->{server}, 9002,
-			sub { $_[0] == 1 })
+	sleep(0.3);
+
+	my @lines = substr($t->error_log(), $log)
+		=~ /^.*\[(?:warn|error|crit|alert|emerg)\].*$/mg;
+
+	is(scalar @lines, 1, "one line for $what") or diag(@lines);
+	like("@lines", $re, 'and says why');
+	ok(serves($i - 1), "still the old one, with $what");
+	is(join(' ', grep { !$workers{$_} } $t->workers()), '',
+		"no new worker, with $what");
+
+	Test::Tun::spew("$dir/nginx.conf", '');
+	$t->write_conf(conf($i - 1, $plan));
+}
+
+sub jobs {
+	my ($net) = @_;
+
+	return map {
+		my $f = $_;
+		map {
+			my ($name, @args) = @$_;
+			{ name => "$name, $f->{name}, $net->{stack}",
+			  job => $t->start($net->{ns}, @args) };
+
+		} [ 'flows', \&flows, $f->{server} ],
+			[ 'new flows', \&connections, $f->{server} ],
+			[ 'datagrams', \&datagrams, $f->{server}, 9001 ],
+			[ 'relay', \&datagrams, $f->{server}, 9002 ],
+			[ 'names', \&names, $f->{client} =~ s/1$/2/r ];
+
 	} @Test::Tun::FAMILIES;
+}
 
-	push @jobs, map { $t->start('client', \&names, $_) }
-		'198.18.0.2', 'fd00:198:18::53';
+for my $plan (@plans) {
 
+	my $name = 'workers ' . join('/', @$plan);
+
+	unlink $stop;
+	$t->run(conf(0, $plan));
+
+	for my $net (@nets) {
+		$net->{monitor} = $t->daemon($net->{ns}, sub {
+			open(STDOUT, '>', "$dir/routes.$net->{ns}")
+				or die "routes: $!";
+			exec('ip', 'monitor', 'route', 'rule');
+		});
+	}
+
+	my @jobs = map { jobs($_) } @nets;
 	sleep(0.5);
 
 	my (@old, @master);
+	my $slowest = 0;
 
 	for my $i (1 .. $reloads) {
 		my $start = time();
 
-		$t->reload(conf($stack, $i));
-		Test::Tun::wait_for(5, sub { ask() eq "answer $i" })
-			or push @old, $i;
+		$t->reload(conf($i, $plan));
+		Test::Tun::wait_for(5, sub { serves($i) }) or push @old, $i;
 		push @master, master();
+
+		my $took = time() - $start;
+		$slowest = max($slowest, $took);
+
+		refused($i + 1, $plan, 'an unknown directive',
+			conf($i + 1, $plan) . "unknown on;\n",
+			qr/unknown directive "unknown"/)
+			if $i == 4;
+
+		refused($i + 1, $plan, 'an address of another interface',
+			conf($i + 1, $plan, '192.0.2.77/32'), qr/192\.0\.2\.77/)
+			if $i == 6;
 
 		my $left = 1 - (time() - $start);
 		sleep($left) if $left > 0;
 	}
 
-	is("@old", '', "each reload is in force, $stack");
-	is(join("\n", grep { $_ ne 'ok' }
-		map { scalar $t->wait($_, $end + 20) // 'killed' } @jobs), '',
-		"nothing broken, wrong or refused, $stack");
+	is("@old", '', sprintf('each reload is in force, %s, %.2f s', $name,
+		$slowest));
+
+	Test::Tun::spew($stop, '');
+
+	for my $job (@jobs) {
+		my ($did, @bad) = $t->wait($job->{job}, 20);
+		is(join("\n", @bad), '', "$job->{name}, $name: "
+			. ($did // 'nothing'));
+	}
 
 	# a box, which is two descriptors, for each worker at the same time
 
 	my ($first, $last) = @master[2, -1];
-	my ($most) = sort { $b <=> $a } map { $_->{workers} } @master;
+	my $most = max(map { $_->{workers} } @master);
 
-	cmp_ok($last->{fds}, '<=', $first->{fds} + 2 + 2 * $most,
-		"descriptors of the master process, $stack");
+	cmp_ok($last->{fds}, '<=', $first->{fds} + 4 * (2 + $most),
+		"descriptors of the master process, from $first->{fds}, $name");
 	cmp_ok($last->{rss}, '<=', $first->{rss} + 2048,
-		"memory of the master process, $stack");
+		"memory of the master process, from $first->{rss}, $name");
 
-	$t->kill_daemon($monitor);
-
-	my @routes = grep { /^Deleted/ && !/198\.51\.100/ }
-		split /\n/, Test::Tun::slurp("$dir/routes");
-	is(join("\n", @routes), '', "routes do not flap, $stack");
+	my $end = time();
 
 	ok(Test::Tun::wait_for(20, sub {
-		(() = $t->workers()) == $reloads % 2 + 1;
-	}), "old workers leave, $stack");
+		(() = $t->workers()) == $plan->[$reloads % @$plan];
+	}), sprintf('old workers leave, %s, of %d after %.1f s', $name, $most,
+		time() - $end));
 
-	$t->stop();
-	is(join(' ', $t->devices()), '', "no device, $stack");
+	for my $net (@nets) {
+		$t->kill_daemon($net->{monitor});
+
+		my $routes = Test::Tun::slurp("$dir/routes.$net->{ns}");
+		my @routes = grep { !/198\.51\.100|2001:db8:51:|ff00::/ }
+			split /\n/, $routes;
+
+		like($routes, qr/198\.51\.100/, "routes, $net->{stack}");
+		is(join("\n", @routes), '', "do not flap, $net->{stack}, $name");
+	}
+
+	ok($t->stop(), "stop, $name");
+	is(join(' ', $t->devices()), '', "no device, $name");
 }
 
 $t->done();
