@@ -124,12 +124,7 @@ EOF
 	return $conf =~ s/<(\w+)>/$values{$1}/gr;
 }
 
-$t->server(9000, sub {
-	my ($s) = @_;
-	while (sysread($s, my $buf, 65536)) {
-		Test::Tun::write_all($s, $buf);
-	}
-});
+echo_server(9000);
 
 # and the port that a datagram came from
 
@@ -139,6 +134,72 @@ for my $port (9001, 9002) {
 		return (getnameinfo($from, NI_NUMERICHOST|NI_NUMERICSERV))[2]
 			. " $data";
 	});
+}
+
+# one process for all flows: those that begin do not hold up the others
+
+sub echo_server {
+	my ($port) = @_;
+
+	pipe(my $r, my $w) or die "pipe: $!";
+
+	$t->daemon('server', sub {
+		my $l = IO::Socket::IP->new(LocalAddr => '::', V6Only => 0,
+			LocalPort => $port, Listen => 1024, ReuseAddr => 1,
+			Blocking => 0) or die "listen: $@";
+		close $r;
+		close $w;
+
+		my ($in, $out) = (IO::Select->new($l), IO::Select->new());
+		my %left;
+
+		while (1) {
+			my ($read, $write) = IO::Select->select($in, $out);
+
+			for my $s (@$read, @$write) {
+				if ($s == $l) {
+					my $new = $l->accept() or next;
+					$new->blocking(0);
+					$in->add($new);
+					$left{$new} = '';
+					next;
+				}
+
+				next if !defined $left{$s};
+				my $more = echo($s, \$left{$s}, $in->exists($s));
+
+				$out->remove($s);
+				$out->add($s) if $left{$s} ne '';
+				$in->remove($s) if !$more;
+				next if $more || $left{$s} ne '';
+
+				delete $left{$s};
+				close $s;
+			}
+		}
+	});
+
+	close $w;
+	sysread($r, my $buf, 1);
+}
+
+# false: nothing will come
+
+sub echo {
+	my ($s, $left, $more) = @_;
+
+	if ($more && length $$left < BEHIND) {
+		my $n = sysread($s, $$left, 65536, length $$left);
+		$more = $n || !defined $n && $!{EAGAIN};
+	}
+
+	if ($$left ne '') {
+		my $n = syswrite($s, $$left);
+		return if !defined $n && !$!{EAGAIN};
+		substr($$left, 0, $n // 0, '');
+	}
+
+	return $more;
 }
 
 sub alive { !-e $stop }
