@@ -238,9 +238,6 @@ char *ngx_stream_tun_system_check(ngx_conf_t *cf, ngx_stream_tun_t *st);
 ngx_int_t ngx_stream_tun_init_system(ngx_conf_t *cf,
     ngx_stream_tun_main_conf_t *tmcf);
 
-/* A test of the configuration does not bind. */
-void ngx_stream_tun_system_ignore(ngx_stream_tun_t *st);
-
 /* What was chosen at the start stays: NGX_OK, or NGX_ERROR after a line. */
 ngx_int_t ngx_stream_tun_system_reload(ngx_stream_tun_t *st,
     ngx_stream_tun_t *old, ngx_log_t *log);
@@ -255,6 +252,18 @@ void ngx_stream_tun_system_test(ngx_stream_tun_t *st, ngx_log_t *log);
 /* In each worker. */
 ngx_int_t ngx_stream_tun_system_start(ngx_stream_tun_t *st,
     ngx_cycle_t *cycle);
+
+/* ngx_stream_tun_listener.c: sockets of the system stack */
+
+/* At postconfiguration: one for each worker. */
+ngx_int_t ngx_stream_tun_listener_add(ngx_conf_t *cf, ngx_stream_tun_t *st,
+    ngx_uint_t family);
+
+/* A test of the configuration does not bind. */
+void ngx_stream_tun_listener_ignore(ngx_stream_tun_t *st);
+
+/* After the device was opened: those that there are not yet. */
+ngx_int_t ngx_stream_tun_listeners_open(ngx_stream_tun_t *st, ngx_log_t *log);
 
 /* ngx_stream_tun_session.c */
 

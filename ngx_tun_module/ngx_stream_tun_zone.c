@@ -83,7 +83,7 @@ ngx_stream_tun_init_zone(ngx_shm_zone_t *zone, void *data)
 
     if (ngx_test_config) {
         ngx_stream_tun_ignore_listenings(st);
-        ngx_stream_tun_system_ignore(st);
+        ngx_stream_tun_listener_ignore(st);
         return NGX_OK;
     }
 
