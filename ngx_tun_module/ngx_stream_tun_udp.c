@@ -9,6 +9,7 @@
 
 static void ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static void ngx_stream_tun_udp_answer_handler(ngx_event_t *rev);
 static ssize_t ngx_stream_tun_udp_recv(ngx_connection_t *c, u_char *buf,
     size_t size);
 static void ngx_stream_tun_udp_refuse(ngx_stream_session_t *s,
@@ -39,9 +40,10 @@ ngx_int_t
 ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
     ngx_uint_t from_upstream)
 {
-    ngx_int_t                  rc;
-    ngx_stream_upstream_t     *u;
-    ngx_stream_tun_ctx_t  *ctx;
+    ngx_int_t               rc;
+    ngx_connection_t       *pc;
+    ngx_stream_tun_ctx_t   *ctx;
+    ngx_stream_upstream_t  *u;
 
     u = s->upstream;
 
@@ -55,9 +57,16 @@ ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
         u->peer.free = ngx_stream_tun_udp_free_peer;
     }
 
-    u->peer.connection->recv = ngx_stream_tun_udp_recv;
+    pc = u->peer.connection;
 
-    if (from_upstream && u->peer.connection->read->error) {
+    pc->recv = ngx_stream_tun_udp_recv;
+
+    if (pc->read->handler != ngx_stream_tun_udp_answer_handler) {
+        ctx->answer = pc->read->handler;
+        pc->read->handler = ngx_stream_tun_udp_answer_handler;
+    }
+
+    if (from_upstream && pc->read->error) {
 
         /* ICMP said so, of a socket that is connected */
 
@@ -92,6 +101,33 @@ ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
     }
 
     ctx->free(pc, data, state);
+}
+
+
+/*
+ * The proxy module ends a session whose worker exits, and what has come for it
+ * is lost: its listening socket is closed then.  Ours can still send.
+ */
+
+static void
+ngx_stream_tun_udp_answer_handler(ngx_event_t *rev)
+{
+    ngx_uint_t             exiting;
+    ngx_connection_t      *pc;
+    ngx_stream_session_t  *s;
+    ngx_stream_tun_ctx_t  *ctx;
+
+    pc = rev->data;
+    s = pc->data;
+
+    ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
+
+    exiting = ngx_exiting;
+    ngx_exiting = 0;
+
+    ctx->answer(rev);
+
+    ngx_exiting = exiting;
 }
 
 
