@@ -19,6 +19,8 @@
 #include <ngx_tun_fragment.h>
 #include <ngx_tun_packet_bytes.h>
 
+#include "sums.h"
+
 
 #define FUZZ_KEYS    16
 #define FUZZ_PIECES  128
@@ -70,15 +72,6 @@ ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
 
 
 static void
-check(int good)
-{
-    if (!good) {
-        abort();
-    }
-}
-
-
-static void
 init(ngx_tun_fragments_t *frags, ngx_uint_t datagrams, size_t bytes)
 {
     ngx_memzero(frags, sizeof(ngx_tun_fragments_t));
@@ -100,26 +93,6 @@ check_limits(ngx_tun_fragments_t *frags)
     check((frags->datagrams == 0) == (frags->bytes == 0));
     check((frags->datagrams == 0) == (frags->sources.nflows == 0));
     check(frags->sources.nflows <= frags->datagrams);
-}
-
-
-static void
-fix_ip(u_char *p, size_t len)
-{
-    size_t    n;
-    uint16_t  sum;
-
-    if (len < 20 || (p[0] >> 4) != 4) {
-        return;
-    }
-
-    n = ngx_min((size_t) (p[0] & 15) * 4, len);
-
-    p[10] = 0;
-    p[11] = 0;
-
-    sum = ~ngx_tun_packet_fold(ngx_tun_packet_sum(p, n, 0));
-    ngx_memcpy(p + 10, &sum, 2);
 }
 
 
