@@ -148,7 +148,7 @@ typedef struct {
     /* of a UDP flow */
 
     ngx_event_free_peer_pt         free;     /* of the balancer */
-    ngx_event_handler_pt           answer;   /* of the proxy module */
+    ngx_event_handler_pt           upstream; /* of the proxy module */
     ngx_stream_tun_relay_t        *relay;
 
     unsigned                       guarded:1;
