@@ -17,7 +17,8 @@ use Errno qw/ EAGAIN EINTR /;
 use IO::Select;
 use List::Util qw/ max uniq /;
 use Net::DNS;
-use Socket qw/ getnameinfo NI_NUMERICHOST NI_NUMERICSERV MSG_DONTWAIT /;
+use Socket qw/ getnameinfo NI_NUMERICHOST NI_NUMERICSERV MSG_DONTWAIT
+	SOCK_DGRAM /;
 use Test::More;
 use Test::Tun;
 use Time::HiRes qw/ sleep time /;
@@ -28,6 +29,7 @@ use constant {
 	SLOW => 6_000,		# of one more each second, so that all drain
 	BEHIND => 100_000,	# bytes that may be on their way
 	STALL => 5,		# seconds that a flow may stand still
+	LATE => 0.2,		# seconds of a far server
 	GAP => 1,		# seconds from one answer to the next
 	NAMES => 100,
 	PATTERN => 199_999,	# its period is no multiple of any buffer
@@ -79,6 +81,8 @@ stream {
     server {
         tun_listen lwip udp :9001;
         tun_listen system udp :9001;
+        tun_listen lwip udp :9003;
+        tun_listen system udp :9003;
         proxy_pass $tun_target;
         proxy_timeout 30s;
     }
@@ -125,14 +129,14 @@ EOF
 }
 
 echo_server(9000);
+late_server(9003);
 
 # and the port that a datagram came from
 
 for my $port (9001, 9002) {
 	$t->udp_server($port, sub {
 		my ($s, $data, $from) = @_;
-		return (getnameinfo($from, NI_NUMERICHOST|NI_NUMERICSERV))[2]
-			. " $data";
+		return port($from) . " $data";
 	});
 }
 
@@ -200,6 +204,48 @@ sub echo {
 	}
 
 	return $more;
+}
+
+# answers take as long as over an ocean: some of them are on their way while a
+# worker changes
+
+sub late_server {
+	my ($port) = @_;
+
+	pipe(my $r, my $w) or die "pipe: $!";
+
+	$t->daemon('server', sub {
+		my $s = IO::Socket::IP->new(V6Only => 0, LocalAddr => '::',
+			LocalPort => $port, Type => SOCK_DGRAM) or die "bind: $@";
+		close $r;
+		close $w;
+
+		my $select = IO::Select->new($s);
+		my @late;
+
+		while (1) {
+			my $left = @late ? max(0, $late[0][0] - time()) : undef;
+
+			if ($select->can_read($left)) {
+				my $from = recv($s, my $data, 65536, 0);
+				push @late, [ time() + LATE, $from,
+					port($from) . " $data" ];
+			}
+
+			while (@late && $late[0][0] <= time()) {
+				my (undef, $from, $data) = @{ shift @late };
+				send($s, $data, 0, $from);
+			}
+		}
+	});
+
+	close $w;
+	sysread($r, my $buf, 1);
+}
+
+sub port {
+	my ($from) = @_;
+	return (getnameinfo($from, NI_NUMERICHOST|NI_NUMERICSERV))[2];
 }
 
 sub alive { !-e $stop }
@@ -526,6 +572,7 @@ sub jobs {
 		} [ 'flows', \&flows, $f->{server} ],
 			[ 'new flows', \&connections, $f->{server} ],
 			[ 'datagrams', \&datagrams, $f->{server}, 9001 ],
+			[ 'late datagrams', \&datagrams, $f->{server}, 9003 ],
 			[ 'relay', \&datagrams, $f->{server}, 9002 ],
 			[ 'names', \&names, $f->{client} =~ s/1$/2/r ];
 
