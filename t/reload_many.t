@@ -19,6 +19,8 @@ delete $ENV{TUN_STACK};
 
 my $t = Test::Tun->new();
 
+plan(skip_all => 'too slow with a sanitizer') if $t->{module} =~ /sanitize/;
+
 build("$t->{dir}/many", qw{ cc -O2 -W -Wall -Werror t/system_many.c })
 	or BAIL_OUT('no clients');
 
