@@ -414,6 +414,11 @@ ngx_tun_tcp_update(ngx_tun_tcp_t *tcp)
 
     ngx_tun_tcp_dirty(tcp);
 
+    if (flow->established && tcp->claim.source != NULL) {
+        /* its session may have ended before */
+        ngx_tun_limit_release(&tcp->tun->limits, &tcp->claim);
+    }
+
     if (tcp->state == NGX_TUN_TCP_OPENED && flow->established) {
         ngx_tun_tcp_established(tcp);
     }
@@ -449,8 +454,6 @@ ngx_tun_tcp_established(ngx_tun_tcp_t *tcp)
     ngx_connection_t  *c;
 
     tcp->state = NGX_TUN_TCP_ESTABLISHED;
-
-    ngx_tun_limit_release(&tcp->tun->limits, &tcp->claim);
 
     if (tcp->connection != NULL) {
         ngx_tun_tcp_push(tcp);
