@@ -518,6 +518,35 @@ sub serves {
 	return !grep { ask($_->{ns}) !~ /^answer $i / } @nets;
 }
 
+# addresses of names by a program that others wrote, in both namespaces
+
+sub dig {
+	return join ' ', map {
+		my $ns = $_->{ns};
+		map {
+			my ($rc, $out) = $t->exec($ns, qw/ dig +short +tries=1
+				@198.18.0.2 /, "dig$_.example", $_ % 2 ? 'A' : 'AAAA');
+			$out =~ s/\s+$//r;
+		} 1 .. 4;
+	} @nets;
+}
+
+# a reload whose old workers have left
+
+sub settled {
+	my ($i, $plan) = @_;
+
+	my %old = map { $_ => 1 } $t->workers();
+
+	$t->reload(conf($i, $plan));
+	Test::Tun::wait_for(10, sub {
+		my @workers = $t->workers();
+		return @workers == $plan->[$i % @$plan] && !grep { $old{$_} } @workers;
+	});
+
+	return master();
+}
+
 sub master {
 	my $pid = $t->pid();
 	my @fds = glob("/proc/$pid/fd/*");
@@ -599,6 +628,7 @@ for my $plan (@plans) {
 
 	my (@old, @master);
 	my $slowest = 0;
+	my $dig = dig();
 
 	for my $i (1 .. $reloads) {
 		my $start = time();
@@ -626,6 +656,8 @@ for my $plan (@plans) {
 	is("@old", '', sprintf('each reload is in force, %s, %.2f s', $name,
 		$slowest));
 
+	is(dig(), $dig, "names have their addresses, $name");
+
 	Test::Tun::spew($stop, '');
 
 	for my $job (@jobs) {
@@ -634,12 +666,13 @@ for my $plan (@plans) {
 			. ($did // 'nothing'));
 	}
 
-	# a box, which is two descriptors, for each worker at the same time
+	# for each worker at the same time nginx has a channel, and each device
+	# a box; both are two descriptors
 
 	my ($first, $last) = @master[2, -1];
 	my $most = max(map { $_->{workers} } @master);
 
-	cmp_ok($last->{fds}, '<=', $first->{fds} + 4 * (2 + $most),
+	cmp_ok($last->{fds}, '<=', $first->{fds} + (2 + 2 * @nets) * $most,
 		"descriptors of the master process, from $first->{fds}, $name");
 
 	# a sanitizer keeps what was freed
@@ -654,6 +687,13 @@ for my $plan (@plans) {
 		(() = $t->workers()) == $plan->[$reloads % @$plan];
 	}), sprintf('old workers leave, %s, of %d after %.1f s', $name, $most,
 		time() - $end));
+
+	my @settled = map { settled($reloads + $_, $plan) } 1 .. 2 * @$plan + 1;
+
+	is($settled[-1]{fds}, $settled[-1 - @$plan]{fds},
+		"no more descriptors when all is done, $name");
+	cmp_ok($settled[-1]{fds}, '<=', $last->{fds} + 2 * @nets,
+		"than before, $name");
 
 	for my $net (@nets) {
 		$t->kill_daemon($net->{monitor});
