@@ -12,6 +12,7 @@
 #include <ngx_tun_link.h>
 #include <ngx_tun_netlink.h>
 #include <ngx_tun_route.h>
+#include <ngx_tun_steering.h>
 
 #include <net/if.h>
 #include <sched.h>
@@ -70,6 +71,7 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
     ngx_tun_link_t  link;
 
     dev->netlink = (ngx_socket_t) -1;
+    dev->steering = -1;
     dev->former = (old != NULL) ? old->conf : NULL;
 
     dev->fds = ngx_palloc(pool, dev->conf->queues * sizeof(ngx_socket_t));
@@ -85,6 +87,10 @@ ngx_tun_device_open(ngx_tun_device_t *dev, ngx_tun_device_t *old,
         != NGX_OK)
     {
         return NGX_ERROR;
+    }
+
+    if (dev->conf->queues > 1) {
+        dev->steering = ngx_tun_steering_open();
     }
 
     if (old != NULL
@@ -183,6 +189,11 @@ ngx_tun_device_close(ngx_tun_device_t *dev, ngx_uint_t restore, ngx_log_t *log)
     if (dev->netlink != (ngx_socket_t) -1) {
         (void) close(dev->netlink);
         dev->netlink = (ngx_socket_t) -1;
+    }
+
+    if (dev->steering != -1) {
+        (void) close(dev->steering);
+        dev->steering = -1;
     }
 }
 

@@ -66,6 +66,7 @@ typedef struct {
     ngx_tun_device_conf_t         *conf;      /* lives as long as this */
     ngx_socket_t                  *fds;       /* conf->queues descriptors */
     ngx_socket_t                   netlink;   /* in the device's namespace */
+    int                            steering;  /* a program, or -1 */
     ngx_uint_t                     index;     /* of the interface */
     size_t                         vnet_len;  /* virtio_net_hdr, 10 or 0 */
 

@@ -10,6 +10,7 @@
 
 #include <ngx_tun_stack.h>
 #include <ngx_tun_icmp.h>
+#include <ngx_tun_steering.h>
 
 #include <net/if.h>
 #include <linux/if_tun.h>
@@ -81,6 +82,10 @@ ngx_tun_abandon_queue(ngx_tun_t *tun)
 
     ifr.ifr_flags = IFF_DETACH_QUEUE;
 
+    if (tun->device->steering != -1) {
+        (void) ngx_tun_steering_set(tun->queue.fd, tun->device->steering);
+    }
+
     for (i = 0; i < NGX_TUN_REST; i++) {
         if (ngx_tun_read(tun) == NGX_OK) {
             break;
@@ -91,6 +96,10 @@ ngx_tun_abandon_queue(ngx_tun_t *tun)
         ngx_log_error(NGX_LOG_ERR, tun->log, ngx_errno,
                       "tun \"%V\": ioctl(TUNSETQUEUE) of queue %ui failed",
                       &tun->conf->device.name, tun->number);
+    }
+
+    if (tun->device->steering != -1) {
+        (void) ngx_tun_steering_set(tun->queue.fd, -1);
     }
 }
 
