@@ -229,7 +229,10 @@ ngx_stream_tun_claim_gauge(ngx_stream_tun_t *st)
             continue;
         }
 
+        /* a number that is ours now was of one that is gone */
+
         if ((pid != 0
+             && pid != (ngx_atomic_uint_t) ngx_pid
              && (kill((ngx_pid_t) pid, 0) == 0 || ngx_errno != ESRCH))
             || !ngx_atomic_cmp_set(&gauge->pid, pid,
                                    (ngx_atomic_uint_t) ngx_pid))
