@@ -149,6 +149,7 @@ typedef struct {
 
     ngx_event_free_peer_pt         free;     /* of the balancer */
     ngx_event_handler_pt           upstream; /* of the proxy module */
+    ngx_event_handler_pt           downstream; /* and its */
     ngx_stream_tun_relay_t        *relay;
 
     unsigned                       guarded:1;

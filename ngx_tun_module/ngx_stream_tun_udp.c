@@ -9,7 +9,7 @@
 
 static void ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
-static void ngx_stream_tun_udp_upstream_handler(ngx_event_t *ev);
+static void ngx_stream_tun_udp_proxy_handler(ngx_event_t *ev);
 static ssize_t ngx_stream_tun_udp_recv(ngx_connection_t *c, u_char *buf,
     size_t size);
 static void ngx_stream_tun_udp_refuse(ngx_stream_session_t *s,
@@ -61,10 +61,13 @@ ngx_stream_tun_udp_filter(ngx_stream_session_t *s, ngx_chain_t *in,
 
     pc->recv = ngx_stream_tun_udp_recv;
 
-    if (pc->read->handler != ngx_stream_tun_udp_upstream_handler) {
+    if (pc->read->handler != ngx_stream_tun_udp_proxy_handler) {
         ctx->upstream = pc->read->handler;
-        pc->read->handler = ngx_stream_tun_udp_upstream_handler;
-        pc->write->handler = ngx_stream_tun_udp_upstream_handler;
+        pc->read->handler = ngx_stream_tun_udp_proxy_handler;
+        pc->write->handler = ngx_stream_tun_udp_proxy_handler;
+
+        ctx->downstream = s->connection->read->handler;
+        s->connection->read->handler = ngx_stream_tun_udp_proxy_handler;
     }
 
     if (from_upstream && pc->read->error) {
@@ -111,22 +114,27 @@ ngx_stream_tun_udp_free_peer(ngx_peer_connection_t *pc, void *data,
  */
 
 static void
-ngx_stream_tun_udp_upstream_handler(ngx_event_t *ev)
+ngx_stream_tun_udp_proxy_handler(ngx_event_t *ev)
 {
     ngx_uint_t             exiting;
-    ngx_connection_t      *pc;
+    ngx_connection_t      *c;
     ngx_stream_session_t  *s;
     ngx_stream_tun_ctx_t  *ctx;
 
-    pc = ev->data;
-    s = pc->data;
+    c = ev->data;
+    s = c->data;
 
     ctx = ngx_stream_get_module_ctx(s, ngx_stream_tun_module);
 
     exiting = ngx_exiting;
     ngx_exiting = 0;
 
-    ctx->upstream(ev);
+    if (c == s->connection) {
+        ctx->downstream(ev);
+
+    } else {
+        ctx->upstream(ev);
+    }
 
     ngx_exiting = exiting;
 }
