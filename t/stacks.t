@@ -18,7 +18,7 @@ $ENV{TUN_STACK} = 'system';
 
 for my $name (qw/ tcp udp icmp half_close truth forward reload mtu iperf many
 	access upstream listen preread ssl log status js leave load reader device
-	rollback window buffer /)
+	rollback buffer /)
 {
 	subtest $name => sub { tap($^X, qw{ -I t/lib }, "t/$name.t") };
 }
